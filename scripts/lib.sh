@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# What the scripts share. Sourced, never run; the caller has set -euo pipefail.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+jobs=${BOTTLE_JOBS:-$(nproc)}
+cleanups=()
+
+say() { printf '\n== %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# usage_from FILE: the comment block under the first line of a script is its help.
+usage_from() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+  command -v sudo >/dev/null || die "'$1' needs root: run this as root or install sudo"
+  sudo "$@"
+}
+
+# on_exit COMMAND...: run at exit and at interruption, last added first, each whatever happened to the others.
+on_exit() {
+  local quoted
+  printf -v quoted '%q ' "$@"
+  cleanups+=("$quoted")
+  trap run_cleanups EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+}
+run_cleanups() {
+  local code=$? i
+  trap - EXIT
+  trap '' INT TERM HUP
+  for ((i = ${#cleanups[@]} - 1; i >= 0; i--)); do eval "${cleanups[i]}" || true; done
+  exit "$code"
+}
+
+base_packages=(
+  build-essential cmake ninja-build ccache git ca-certificates curl openssl
+  libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libyaml-cpp-dev libcpp-httplib-dev libcli11-dev
+  libgtest-dev libgmock-dev librapidcheck-dev
+)
+docker_packages=(docker.io nftables debootstrap iproute2 iptables xz-utils python3)
+# shellcheck disable=SC2034  # used by scripts/test
+check_packages=(clang shellcheck)
+
+# need_packages NAME...: installs those that are missing. The list of packages is refreshed only if that fails.
+need_packages() {
+  local missing=() p
+  if ! command -v dpkg-query >/dev/null; then
+    say "no dpkg here: making sure of these packages is left to you: $*"
+    return
+  fi
+  for p in "$@"; do
+    # A package that provides the program by another name (docker-ce, clang-14) will do.
+    case $p in
+      docker.io) command -v dockerd >/dev/null && continue ;;
+      clang) command -v clang++ >/dev/null && continue ;;
+    esac
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing+=("$p")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing packages: ${missing[*]}"
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends "${missing[@]}")
+  as_root "${install[@]}" >&2 2>/dev/null || {
+    as_root apt-get -qq update >&2
+    as_root "${install[@]}" >&2
+  } || die "could not install: ${missing[*]}"
+}
+
+docker_socket=/var/run/docker.sock
+engine_answers() { curl -fsS -m 5 --unix-socket "$docker_socket" http://d/_ping >/dev/null 2>&1; }
+
+# need_engine: an engine at the usual socket; starts a dockerd if none answers, and stops that one at exit.
+need_engine() {
+  need_packages "${docker_packages[@]}"
+  engine_answers && return 0
+  if [ -S "$docker_socket" ] && [ ! -w "$docker_socket" ]; then
+    die "no permission on $docker_socket: join the group docker (usermod -aG docker $(id -un), then log in again) or run as root"
+  fi
+  say "no Docker engine answers at $docker_socket: starting dockerd"
+  local dir
+  dir=$(mktemp -d)
+  # shellcheck disable=SC2016  # $0 is the inner shell's
+  as_root bash -c 'setsid dockerd --pidfile "$0/pid" >"$0/log" 2>&1 </dev/null &' "$dir"
+  on_exit stop_engine "$dir"
+  local deadline=$((SECONDS + 60))
+  until engine_answers; do
+    [ $SECONDS -lt $deadline ] || { tail -n 20 "$dir/log" >&2; die "dockerd does not answer after 60 s (its last lines are above)"; }
+    sleep 0.2
+  done
+}
+stop_engine() {
+  local pid deadline=$((SECONDS + 30))
+  pid=$(cat "$1/pid" 2>/dev/null) || return 0
+  as_root kill "$pid" 2>/dev/null || return 0
+  while as_root kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $deadline ]; do sleep 0.2; done
+  as_root rm -rf "$1"
+}
+
+# build_preset PRESET [TARGET...]
+build_preset() {
+  local preset=$1 targets=()
+  shift
+  [ $# -eq 0 ] || targets=(--target "$@")
+  (cd "$root" && cmake --preset "$preset" >"$(log_file "configure-$preset")" 2>&1) ||
+    { cat "$(log_file "configure-$preset")" >&2; die "cmake --preset $preset failed"; }
+  (cd "$root" && cmake --build --preset "$preset" -j "$jobs" "${targets[@]}") >&2
+}
+log_file() { mkdir -p "$root/build/logs"; echo "$root/build/logs/$1.log"; }
