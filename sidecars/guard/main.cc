@@ -1,0 +1,103 @@
+// bottle-guard {hold|apply|counters}: closes the bottle's network namespace, proves it, and (hold) keeps it.
+//
+// Prints one JSON line and nothing else: {"guard":"verified",…} or {"guard":"failed","reason":…} with exit status 1.
+// hold: the container whose namespace the others join; it pauses without any privilege until SIGTERM or SIGINT.
+#include <openssl/evp.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/file.h"
+#include "sidecars/guard/nft.h"
+#include "sidecars/guard/privileges.h"
+#include "sidecars/guard/rules.h"
+
+namespace {
+
+using bottle::Status;
+using nlohmann::json;
+
+void print(const json& line) {
+  const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+int fail(const Status& s) {
+  print({{"guard", "failed"}, {"code", bottle::code_name(s.code())}, {"reason", s.message()}});
+  return 1;
+}
+
+std::string sha256_hex(const std::string& bytes) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  if (EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr) != 1) return "";
+  std::string out;
+  for (unsigned int i = 0; i < size; ++i) {
+    char two[3];
+    std::snprintf(two, sizeof two, "%02x", digest[i]);
+    out += two;
+  }
+  return out;
+}
+
+int counters() {
+  auto r = bottle::guard::run_nft({"-j", "list", "counters", "table", "inet", std::string(bottle::guard::kTable)});
+  if (!r) return fail(r.status());
+  if (r->exit_code != 0) return fail({bottle::Code::kNotFound, "the guard's table is not in this network namespace"});
+  auto text = bottle::guard::counters_json(r->out);
+  if (!text) return fail(text.status());
+  std::puts(text->c_str());
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string rules_path = "/etc/bot-bottle/guard/rules.nft", resolv_path = "/etc/resolv.conf";
+  const std::string mode = argc > 1 ? argv[1] : "";
+  bool usage = mode != "hold" && mode != "apply" && mode != "counters";
+  for (int i = 2; i < argc && !usage; i += 2) {
+    const std::string flag = argv[i];
+    usage = i + 1 >= argc || (flag != "--rules" && flag != "--resolv-conf");
+    if (!usage) (flag == "--rules" ? rules_path : resolv_path) = argv[i + 1];
+  }
+  if (usage) {
+    std::fputs("usage: bottle-guard {hold|apply|counters} [--rules FILE] [--resolv-conf FILE]\n", stderr);
+    return 2;
+  }
+  if (mode == "counters") return counters();
+
+  // As process 1 of a container a signal without a handler is ignored: block now, take it with sigwait below.
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTERM);
+  sigaddset(&stop, SIGINT);
+
+  auto rules = bottle::read_file(rules_path, 1u << 20);
+  if (!rules) return fail(rules.status().with_context("read the guard's rules"));
+  auto resolv = bottle::read_file(resolv_path, 64u << 10);
+  if (!resolv) return fail(resolv.status().with_context("read the resolver's addresses"));
+  const auto resolvers = bottle::guard::parse_resolvers(*resolv);
+  if (Status s = bottle::guard::load_and_verify(*rules, resolvers); !s) return fail(s);
+
+  json line = {{"guard", "verified"},
+               {"rulesSha256", "sha256:" + sha256_hex(*rules)},
+               {"resolvers", resolvers},
+               {"vsock", bottle::guard::vsock_state()}};
+  if (mode == "apply") {
+    print(line);
+    return 0;
+  }
+  sigprocmask(SIG_BLOCK, &stop, nullptr);
+  auto uid = bottle::guard::drop_privileges();
+  if (!uid) return fail(uid.status().with_context("drop the guard's privileges"));
+  line["uid"] = *uid;  // 0 where the container may not change it; it holds no capability either way
+  print(line);
+  for (int signal = 0;;)
+    if (sigwait(&stop, &signal) == 0) return 0;
+}
