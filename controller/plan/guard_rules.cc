@@ -30,10 +30,15 @@ std::string render_guard_rules(const policy::RouteTable& table) {
        "  counter refused { }\n"
        "  counter refused_loopback { }\n"
        "  counter refused_inbound { }\n"
+       "  chain refuse {\n";
+  line("# A reset, because a TCP client over IPv6 takes an ICMP error for a passing one and waits.");
+  line("meta l4proto tcp counter name refused reject with tcp reset");
+  line("counter name refused reject with icmpx type admin-prohibited");
+  t += "  }\n"
        "  chain outbound {\n"
        "    type filter hook output priority 0; policy drop;\n";
   line("# A packet that has an owner must have the right one, whatever its state: a live flow can be hijacked by port reuse.");
-  line("oifname != \"lo\" meta skuid != " + uid + " counter name refused reject with icmpx type admin-prohibited");
+  line("oifname != \"lo\" meta skuid != " + uid + " goto refuse");
   line("# The engine's DNS answers from outside this namespace.");
   line("oifname \"lo\" ip daddr 127.0.0.11 counter name refused_loopback reject with icmpx type admin-prohibited");
   line("# Scanner, health and metrics ports are for sidecars.");
@@ -58,15 +63,14 @@ std::string render_guard_rules(const policy::RouteTable& table) {
   }
   line("# Private, link-local, metadata, shared, multicast and reserved ranges, and IPv4 dressed as IPv6: SSRF stops here too.");
   line("ip daddr { 0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 168.63.129.16, 169.254.0.0/16, 172.16.0.0/12, "
-       "192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3 } counter name refused reject with icmpx type admin-prohibited");
+       "192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3 } goto refuse");
   line("ip6 daddr { ::/96, ::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48, 2001::/32, 2002::/16, fc00::/7, fe80::/10, "
-       "fec0::/10, ff00::/8 } counter name refused reject with icmpx type admin-prohibited");
+       "fec0::/10, ff00::/8 } goto refuse");
   if (!ports.empty()) {
     line("# The ports of the routes; which host, method and path is the proxy's to judge.");
     line("meta skuid " + uid + " tcp dport " + one_or_set(ports) + " accept");
   }
-  line("meta l4proto tcp counter name refused reject with tcp reset");
-  line("counter name refused reject with icmpx type admin-prohibited");
+  line("goto refuse");
   t += "  }\n"
        "  chain inbound {\n"
        "    type filter hook input priority 0; policy drop;\n";
