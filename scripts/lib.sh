@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What the scripts share. Sourced, never run; the caller has set -euo pipefail.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=${BOTTLE_JOBS:-$(nproc)}
@@ -39,7 +39,6 @@ base_packages=(
   libgtest-dev libgmock-dev librapidcheck-dev
 )
 docker_packages=(docker.io nftables debootstrap iproute2 iptables xz-utils python3)
-# shellcheck disable=SC2034  # used by scripts/test
 check_packages=(clang shellcheck)
 
 # need_packages NAME...: installs those that are missing. The list of packages is refreshed only if that fails.
