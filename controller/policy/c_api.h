@@ -23,8 +23,8 @@ char* bottle_policy_info(const bottle_policy_table* table);
 /* Verdict JSON: {"allowed":bool,"status":int,"code":…,"reason":…,"hint":…,"host":…,"port":…,"method":…,"target":…,
  * "route":int,"inspect":"headers"|"none"|"full","inject":[{"header":…,"tokenEnv":…,"prefix":…}],"body":"<refusal body>"} */
 char* bottle_policy_judge_connect(const bottle_policy_table* table, const char* host, int port);
-/* request: {"tls":bool,"connectHost":…,"port":int,"sni":string|null,"hosts":[…],"method":…,"target":…}. Bytes that are
- * not UTF-8 are passed as latin-1 code points. */
+/* request: {"tls":bool,"connectHost":…,"port":int,"sni":string|null,"hosts":[…],"method":…,"target":…}. Strings are the
+ * bytes as received, each as one latin-1 code point (Python: raw.decode("latin-1")), so that overlong UTF-8 is seen. */
 char* bottle_policy_judge_request(const bottle_policy_table* table, const char* request_json, size_t size);
 int bottle_policy_address_allowed(const bottle_policy_table* table, const char* address);
 int bottle_policy_is_credential_header(const char* lower_case_name);

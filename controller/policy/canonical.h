@@ -28,7 +28,7 @@ enum class EncodedSlash { kRefuse, kAllow };
 
 struct CanonicalTarget {
   std::string path;   // begins with '/', dot segments resolved, unreserved characters decoded, hex upper case
-  std::string query;  // without '?', as sent (validated characters); empty and absent are told apart
+  std::string query;  // without '?', as sent (validated; raw UTF-8 escaped); empty and absent are told apart
   bool has_query = false;
   std::string str() const { return has_query ? path + "?" + query : path; }
 };
@@ -36,7 +36,7 @@ struct CanonicalTarget {
 // The origin-form request target (RFC 9112 §3.2.1) in its canonical form; this is what is judged AND what is sent
 // upstream. Refused: NUL and controls (also encoded), '\' (also encoded), "//", ';' parameters, malformed or
 // overlong UTF-8 (also encoded), bad percent escapes, encoded '%', '..' above the root, fragments, > 16 KiB,
-// %2F unless kAllow.
+// %2F unless kAllow (and then beside a dot or empty segment: some servers decode before they resolve).
 Result<CanonicalTarget> canonical_target(std::string_view target, EncodedSlash encoded_slash);
 
 // A path prefix of a route: canonical path, no query. "/v1/" covers what is below; "/v1" covers "/v1" and "/v1/…"

@@ -47,7 +47,8 @@ std::string verdict_json(const Verdict& verdict);
 std::string refusal_body(const Verdict& verdict);
 
 // Is this address (canonical text) public, or inside allow_cidrs? Refused otherwise: private, loopback, link-local,
-// CGNAT, multicast, reserved, metadata, 168.63.129.16, 4-in-6, NAT64, 6to4, Teredo.
+// CGNAT, multicast, reserved, metadata, 168.63.129.16, 4-in-6, NAT64, 6to4, Teredo. A metadata address has to be named
+// alone (/32, /128) to be allowed; 4-in-6 never is.
 bool address_allowed(const RouteTable& table, std::string_view address);
 
 // Credential-bearing request headers (lower case), removed from what the agent sends on every route:
