@@ -20,7 +20,7 @@ Usage: scripts/images [--bin DIR] [--only NAME[,NAME]] [--fresh]
 
 Builds bot-bottle/mitmproxy, bot-bottle/sidecars and bot-bottle/agent on the local engine.
 
-  --bin DIR    folder with bottle-guard, gate and libbottle-policy.so (default: build/bin)
+  --bin DIR    folder with bottle-guard and gate; libbottle-policy.so there or in ../lib (default: build/bin)
   --only NAME  only these of: mitmproxy, sidecars, agent
   --fresh      make the base image again, for newer Debian packages
   --help       this text
@@ -127,8 +127,14 @@ wheels() {
 }
 
 need_binary() {
-  [ -f "$bin/$1" ] || die "$bin/$1 is missing: build it first (cmake --build --preset release), or say where with --bin"
-  install -m "$3" "$bin/$1" "$2/$1"
+  local file
+  for file in "$bin/$1" "$bin/../lib/$1"; do
+    if [ -f "$file" ]; then
+      install -m "$3" "$file" "$2/$1"
+      return
+    fi
+  done
+  die "$bin/$1 is missing: build it first (scripts/build), or say where with --bin"
 }
 
 build() {
