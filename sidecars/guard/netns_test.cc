@@ -31,10 +31,13 @@ constexpr char kRules[] = R"(table inet bottle_guard {
   set resolvers4 { type ipv4_addr; }
   set resolvers6 { type ipv6_addr; }
   counter refused { }
+  chain refuse {
+    meta l4proto tcp counter name refused reject with tcp reset
+    counter name refused reject with icmpx type admin-prohibited
+  }
   chain outbound {
     type filter hook output priority 0; policy drop;
-    oifname != "lo" meta skuid != { 10001, 10002, 10003, 10004 } meta l4proto tcp counter name refused reject with tcp reset
-    oifname != "lo" meta skuid != { 10001, 10002, 10003, 10004 } counter name refused reject with icmpx type admin-prohibited
+    oifname != "lo" meta skuid != { 10001, 10002, 10003, 10004 } goto refuse
     oifname "lo" ip daddr 127.0.0.11 reject with icmpx type admin-prohibited
     oifname "lo" meta skuid != { 10001, 10002, 10003, 10004 } tcp dport { 8888, 9090-9098 } reject with tcp reset
     ct state established,related accept
@@ -45,8 +48,7 @@ constexpr char kRules[] = R"(table inet bottle_guard {
     ip daddr { 0.0.0.0/8, 10.0.0.0/8, 127.0.0.0/8, 168.63.129.16, 169.254.0.0/16, 192.168.0.0/16, 224.0.0.0/3 } counter name refused reject with icmpx type admin-prohibited
     ip6 daddr { ::/128, ::1/128, ::ffff:0:0/96, 64:ff9b::/96, fc00::/7, fe80::/10, ff00::/8 } counter name refused reject with icmpx type admin-prohibited
     meta skuid 10001 tcp dport { 443, 80 } accept
-    meta l4proto tcp counter name refused reject with tcp reset
-    counter name refused reject with icmpx type admin-prohibited
+    goto refuse
   }
   chain inbound {
     type filter hook input priority 0; policy drop;
@@ -176,6 +178,7 @@ TEST_F(Netns, ReadBackCatchesEveryTampering) {
   for (const char* change : {
            "insert rule inet bottle_guard outbound meta skuid 1000 accept",
            "add rule inet bottle_guard inbound accept",
+           "insert rule inet bottle_guard refuse accept",
            "add chain inet bottle_guard outbound { policy accept; }",
            "add element inet bottle_guard resolvers4 { 198.51.100.7 }",
            "flush chain inet bottle_guard outbound",

@@ -93,8 +93,14 @@ struct Chain {
 std::string verdict_of_text(const std::string& line) {
   std::istringstream words(line);
   std::string word, verdict = "none";
-  while (words >> word)
+  while (words >> word) {
     if (word == "accept" || word == "drop" || word == "reject") verdict = word;
+    if (word == "goto" || word == "jump") {
+      verdict = word + " ";
+      words >> word;
+      verdict += word;
+    }
+  }
   return verdict;
 }
 
@@ -139,9 +145,13 @@ std::map<std::string, Chain> chains_of_listing(const json& listing) {
                      c->value("policy", "accept");
     } else if (auto r = item.find("rule"); r != item.end()) {
       std::string verdict = "none";
-      for (const json& e : r->value("expr", json::array()))
+      for (const json& e : r->value("expr", json::array())) {
+        if (!e.is_object()) continue;
         for (const char* v : {"accept", "drop", "reject"})
-          if (e.is_object() && e.contains(v)) verdict = v;
+          if (e.contains(v)) verdict = v;
+        for (const char* v : {"goto", "jump"})
+          if (e.contains(v) && e[v].is_object()) verdict = std::string(v) + " " + e[v].value("target", "");
+      }
       out[r->value("chain", "")].verdicts.push_back(verdict);
     }
   }

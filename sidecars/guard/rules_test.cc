@@ -75,6 +75,13 @@ TEST(Compare, EveryDifferenceDoes) {
   EXPECT_EQ(compare_tables("[]", want).code(), Code::kInternal);
   EXPECT_THAT(compare_with_text(listing("bottle_guard", "drop"), kRules).message(), HasSubstr("verdicts of chain outbound"));
   EXPECT_THAT(compare_with_text(listing("bottle_guard", "accept", 1, "accept"), kRules).message(), HasSubstr("filter output 0 accept"));
+  std::string jumps = kRules, jumped = listing("bottle_guard");
+  jumps.replace(jumps.find("oifname \"lo\" accept"), 19, "goto refuse");
+  EXPECT_FALSE(compare_with_text(jumped, jumps));
+  jumped.replace(jumped.rfind(R"("accept":null)"), 13, R"("goto":{"target":"refuse"})");
+  EXPECT_TRUE(compare_with_text(jumped, jumps)) << compare_with_text(jumped, jumps).message();
+  jumped.replace(jumped.find("\"refuse\""), 8, "\"other\"");
+  EXPECT_FALSE(compare_with_text(jumped, jumps));
   EXPECT_THAT(compare_with_text(R"({"nftables":[]})", kRules).message(), HasSubstr("not in the kernel"));
 }
 
