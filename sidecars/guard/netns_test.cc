@@ -324,31 +324,41 @@ TEST_F(Netns, HoldPrintsOneLineDropsEverythingAndStopsOnSigterm) {
   f = fopen((d + "/resolv.conf").c_str(), "w");
   fputs("nameserver 203.0.113.2\n", f);
   fclose(f);
-  int out[2];
-  ASSERT_EQ(pipe2(out, O_CLOEXEC), 0);
-  const pid_t hold = fork();
-  if (hold == 0) {
-    dup2(out[1], 1);
-    execl(GUARD_BINARY, "bottle-guard", "hold", "--rules", (d + "/rules.nft").c_str(), "--resolv-conf", (d + "/resolv.conf").c_str(),
-          nullptr);
-    _exit(1);
+  // With every capability, and as in a bottle with NET_ADMIN alone, where neither the UID nor the bounding set may be changed:
+  // then no_new_privs is what keeps an exec from taking the bounding set's capability.
+  for (const bool alone : {false, true}) {
+    int out[2];
+    ASSERT_EQ(pipe2(out, O_CLOEXEC), 0);
+    const pid_t hold = fork();
+    if (hold == 0) {
+      dup2(out[1], 1);
+      const std::string rules = d + "/rules.nft", resolv = d + "/resolv.conf";
+      if (alone)
+        execlp("setpriv", "setpriv", "--bounding-set", "-all,+net_admin", GUARD_BINARY, "hold", "--rules", rules.c_str(),
+               "--resolv-conf", resolv.c_str(), nullptr);
+      execl(GUARD_BINARY, "bottle-guard", "hold", "--rules", rules.c_str(), "--resolv-conf", resolv.c_str(), nullptr);
+      _exit(1);
+    }
+    close(out[1]);
+    char text[1024] = {};
+    ASSERT_GT(read(out[0], text, sizeof text - 1), 0);
+    close(out[0]);
+    EXPECT_THAT(text, HasSubstr(R"("guard":"verified")"));
+    EXPECT_THAT(text, HasSubstr(R"("rulesSha256":"sha256:)"));
+    EXPECT_THAT(text, HasSubstr(alone ? R"("uid":0)" : R"("uid":65534)"));
+    char status_text[4096] = {};
+    const int fd = open(("/proc/" + std::to_string(hold) + "/status").c_str(), O_RDONLY | O_CLOEXEC);
+    EXPECT_GT(read(fd, status_text, sizeof status_text - 1), 0);
+    close(fd);
+    for (const char* line : {"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000",
+                             "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"})
+      EXPECT_THAT(status_text, HasSubstr(line));
+    EXPECT_THAT(status_text, HasSubstr(alone ? "CapBnd:\t0000000000001000" : "CapBnd:\t0000000000000000"));
+    kill(hold, SIGTERM);
+    int status = 1;
+    waitpid(hold, &status, 0);
+    EXPECT_EQ(status, 0);
   }
-  close(out[1]);
-  char text[1024] = {};
-  ASSERT_GT(read(out[0], text, sizeof text - 1), 0);
-  EXPECT_THAT(text, HasSubstr(R"("guard":"verified")"));
-  EXPECT_THAT(text, HasSubstr(R"("rulesSha256":"sha256:)"));
-  EXPECT_THAT(text, HasSubstr(R"("uid":65534)"));
-  char status_text[4096] = {};
-  const int fd = open(("/proc/" + std::to_string(hold) + "/status").c_str(), O_RDONLY | O_CLOEXEC);
-  EXPECT_GT(read(fd, status_text, sizeof status_text - 1), 0);
-  close(fd);
-  for (const char* line : {"CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"})
-    EXPECT_THAT(status_text, HasSubstr(line));
-  kill(hold, SIGTERM);
-  int status = 1;
-  waitpid(hold, &status, 0);
-  EXPECT_EQ(status, 0);
   EXPECT_THAT(run(std::string(GUARD_BINARY) + " apply --rules /no/such > " + d + "/out") >> 8, 1);
   EXPECT_EQ(run("grep -q '\"guard\":\"failed\"' " + d + "/out; rc=$?; rm -r " + d + "; exit $rc"), 0);
 }
