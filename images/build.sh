@@ -148,7 +148,7 @@ build() {
       wheels "$context/wheels"
       cp "$here/mitmproxy/requirements.txt" "$here/mitmproxy/dhparam.pem" "$context/"
       mkdir -p "$context/egress" "$context/lib"
-      find "$root/sidecars/egress/mitmproxy" -name '*.py' ! -name '*_test.py' -exec install -m 0644 -t "$context/egress" {} +
+      find "$root/sidecars/egress/mitmproxy" -name '*.py' ! -name 'smoke_*' -exec install -m 0644 -t "$context/egress" {} +
       need_binary libbottle-policy.so "$context/lib" 0644
       ;;
     sidecars)

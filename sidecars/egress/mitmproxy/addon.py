@@ -83,7 +83,7 @@ def guarded(on_failure: Callable[..., None]) -> Callable[[Any], Any]:
     return wrap
 
 
-def refuse(flow: http.HTTPFlow, verdict: Verdict) -> None:
+def answer(flow: http.HTTPFlow, verdict: Verdict) -> http.Response:
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
     request = flow.request
     try:
@@ -92,9 +92,29 @@ def refuse(flow: http.HTTPFlow, verdict: Verdict) -> None:
         body_follows = True
     if body_follows:
         headers["Connection"] = "close"  # the rest of the body must not be read as a next request
-    request.stream = False
-    flow.response = http.Response.make(verdict["status"], body_of(verdict), headers)
+    return http.Response.make(verdict["status"], body_of(verdict), headers)
+
+
+def refuse(flow: http.HTTPFlow, verdict: Verdict) -> None:
+    flow.request.stream = False
+    flow.response = answer(flow, verdict)
     flow.metadata[engine.REFUSED] = True
+
+
+DIAL_ERRORS = {  # code: status, reason
+    "not_judged": (403, "The connection was not judged."),
+    "address_not_allowed": (403, "The host resolves to an address that is not allowed."),
+    "name_not_resolved": (502, "The host does not resolve."),
+}
+
+
+def dial_error(flow: http.HTTPFlow, error: str) -> http.Response:
+    """The answer for an origin that was not reached; ours end with "egress/<code>"."""
+    code = error.rpartition("egress/")[2]
+    status, reason = DIAL_ERRORS.get(code, (502, f"The server cannot be reached: {error[:300]}"))
+    hint = "See egress.allowCIDRs of the bottle." if code == "address_not_allowed" else "Is the server up, and its certificate valid?"
+    verdict = refusal(status, code if code in DIAL_ERRORS else "connect_failed", reason, hint, flow.request.host, flow.request.port)
+    return answer(flow, verdict)
 
 
 def refuse_flow(flow: http.HTTPFlow) -> None:
@@ -107,7 +127,7 @@ def kill_flow(flow: Any) -> None:
 
 
 def refuse_dial(data: server_hooks.ServerConnectionHookData) -> None:
-    data.server.error = "egress: the connection could not be judged"
+    data.server.error = "egress/not_judged"
 
 
 def nothing(_: Any) -> None:
@@ -137,7 +157,7 @@ class Egress:
     # -- start and reload
 
     def load(self, _: Any) -> None:
-        engine.install()
+        engine.install(dial_error)
         self.state.refresh()
 
     async def running(self) -> None:
@@ -373,7 +393,7 @@ class Egress:
         server, client = data.server, self._clients[data.client.id]
         table, address = self.state.table, server.address
         if table is None or address is None or (address[0], address[1]) not in client.dials or server.transport_protocol != "tcp":
-            server.error = "egress: not judged"
+            server.error = "egress/not_judged"
             return
         host, port = address[0], address[1]
         try:
@@ -381,13 +401,13 @@ class Egress:
                 found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, TimeoutError, UnicodeError):
             server.address = None  # else mitmproxy answers all later requests of this connection with this failure
-            server.error = f"egress: {host} does not resolve"
+            server.error = "egress/name_not_resolved"
             return
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
         refused = [one for one in addresses if not table.address_allowed(one)]
         if refused or not addresses:
             server.address = None
-            server.error = f"egress: {host} resolves to an address that is not allowed"
+            server.error = "egress/address_not_allowed"
             self._audit("connect", refusal(403, "address_not_allowed", f"{host} resolves to an address that is not allowed.", "", host, port))
             return
         self._pinned[server.id] = (host, port)

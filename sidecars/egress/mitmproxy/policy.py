@@ -91,11 +91,11 @@ class Table:
         return self._verdict(_library().bottle_policy_judge_request(self._handle, text, len(text)))
 
     def address_allowed(self, address: str) -> bool:
-        return _library().bottle_policy_address_allowed(self._handle, address.encode()) == 1
+        return bool(_library().bottle_policy_address_allowed(self._handle, address.encode()) == 1)
 
     @staticmethod
     def _verdict(pointer: int | None) -> Verdict:
-        verdict = json.loads(_take(pointer))
+        verdict: Verdict = json.loads(_take(pointer))
         if not isinstance(verdict.get("allowed"), bool):
             raise PolicyError("the policy library gave no verdict")
         return verdict
