@@ -262,27 +262,27 @@ INSTANTIATE_TEST_SUITE_P(Bottles, Golden, testing::ValuesIn(kGolden), [](const a
 rc::Gen<RouteSpec> gen_route() {
   return rc::gen::apply(
       [](int host, bool wildcard, std::vector<uint16_t> ports, std::vector<std::string> methods, std::vector<std::string> paths,
-         int secret) {
+         bool secret) {
         RouteSpec r;
         r.host = (wildcard ? "*.h" : "h") + std::to_string(host) + ".example";
         r.ports = std::move(ports);
         r.methods = std::move(methods);
         r.paths = std::move(paths);
-        if (secret >= 0) r.inject = {{"x-key", "", {"s" + std::to_string(secret), "key"}}};
+        if (secret) r.inject = {{"x-key", "", {"s" + std::to_string(host), "key"}}};
         return r;
       },
       rc::gen::inRange(0, 30), rc::gen::arbitrary<bool>(),
       rc::gen::nonEmpty(rc::gen::container<std::vector<uint16_t>>(rc::gen::element<uint16_t>(80, 443, 8443, 22))),
       rc::gen::nonEmpty(rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>("GET", "POST", "PUT"))),
       rc::gen::nonEmpty(rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>("/", "/v1/", "/a"))),
-      rc::gen::inRange(-1, 4));
+      rc::gen::arbitrary<bool>());
 }
 
 Bottle random_bottle() {
   Bottle b = base_bottle();
-  b.egress.routes = *rc::gen::container<std::vector<RouteSpec>>(gen_route());
+  b.egress.routes = *rc::gen::resize(10, rc::gen::container<std::vector<RouteSpec>>(gen_route()));
   b.egress.mode = *rc::gen::element(policy::Mode::kEnforce, policy::Mode::kLearn);
-  b.egress.allow_cidrs = 
+  b.egress.allow_cidrs =
       *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>("10.0.0.0/8", "10.1.0.0/16", "fd00::/8"));
   return b;
 }
