@@ -52,7 +52,7 @@ class PullStream {
 
 std::string missing_help(const std::string& image) {
   if (image.rfind("bot-bottle/", 0) == 0 || image.find("/bot-bottle/") != std::string::npos)
-    return "build it with scripts/build-images, or name another";
+    return "build it with images/build.sh, or name another";
   return "check the name, pull or build it first (docker pull " + image + ")";
 }
 

@@ -1,0 +1,269 @@
+// From a plan to a running bottle, in the only order that is never open: guard verified, egress enforcing, agent.
+#include "backends/docker/docker_impl.h"
+
+#include <ctime>
+#include <thread>
+
+#include "backends/docker/archive.h"
+#include "backends/docker/pull.h"
+#include "base/file.h"
+
+namespace bottle::docker {
+namespace {
+
+constexpr std::chrono::milliseconds kEgressStart{30'000}, kPolicyUpdate{5'000};
+
+std::string now_rfc3339() {
+  std::time_t now = std::time(nullptr);
+  std::tm tm{};
+  gmtime_r(&now, &tm);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+  return text;
+}
+
+std::string join(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  return dump(Json{a, b});
+}
+
+std::string guard_rules_of(const BottlePlan& plan) { return dump(Json(plan.guard_files)); }
+
+std::vector<std::string> missing_tokens(const ApplyRequest& r) {
+  std::vector<std::string> out;
+  for (const auto& ref : r.plan.tokens) {
+    auto it = r.tokens.find(ref.env);
+    if (it == r.tokens.end() || it->second.empty()) out.push_back(ref.env);
+  }
+  return out;
+}
+
+void say(const Progress& progress, std::string_view step, std::string_view text) {
+  if (progress) progress(step, text);
+}
+
+const char* reason_of(const Status& s) {
+  switch (s.code()) {
+    case Code::kCancelled: return "Interrupted";
+    case Code::kNotFound: return "ImageMissing";
+    case Code::kConflict: return "NameTaken";
+    case Code::kExhausted: return "Exhausted";
+    case Code::kTimeout: return "Timeout";
+    case Code::kUnsupported: return "Unsupported";
+    default: return "Failed";
+  }
+}
+
+}  // namespace
+
+Status DockerBackend::apply(const ApplyRequest& request, const Progress& progress) {
+  const BottlePlan& plan = request.plan;
+  auto lock = state_.lock(plan.slug);
+  if (!lock) return lock.status();
+
+  BottleState state;
+  if (auto old = state_.load(plan.slug); old) {
+    state = std::move(*old);
+    if (state.name != plan.name)
+      return Status(Code::kConflict, "bottle '" + state.name + "' already uses the short name " + plan.slug + "; choose another metadata.name");
+  } else {
+    state.name = plan.name, state.slug = plan.slug, state.created_at = now_rfc3339();
+  }
+  auto ca = state_.ca(plan, std::time(nullptr));
+  if (!ca) return ca.status().with_context("the bottle's certificate authority");
+
+  const bool live = can_update_live(plan, state, ca->fingerprint);
+  state.resolvers = request.resolvers.empty() ? host_resolvers() : request.resolvers;
+  if (state.resolvers.empty())
+    say(progress, "resolvers", "no name server of this host can be reached from a container: egress resolves only spec.egress.hostAliases");
+  state.missing_tokens = missing_tokens(request);
+  state.ca_fingerprint = ca->fingerprint, state.ca_not_after = ca->not_after;
+  state.scanned = plan.scanned;
+  state.restart_policy = plan.agent.restart_policy == RestartPolicy::kNever ? "Never" : plan.agent.restart_policy == RestartPolicy::kAlways ? "Always" : "OnFailure";
+  state.policy_hash = plan.policy_hash;
+  if (auto s = state_.write_about(plan, request.bottle_json); !s) return s;
+
+  Status done = live ? update_live(request, state, progress) : remake(request, state, progress);
+  state.ready = done.is_ok();
+  state.ever_ready = state.ever_ready || state.ready;
+  state.reason = done ? "" : reason_of(done);
+  state.message = done.message();
+  if (auto s = state_.save(state); !s && done) return s;
+  return done;
+}
+
+bool DockerBackend::can_update_live(const BottlePlan& plan, const BottleState& old, const std::string& ca_fingerprint) const {
+  if (old.guard_id.empty() || old.egress_id.empty() || old.agent_id.empty() || old.pod_hash != plan.pod_hash ||
+      old.egress_argv != join(plan.egress.command, plan.egress.args) || old.ca_fingerprint != ca_fingerprint)
+    return false;
+  for (Role role : {Role::kGuard, Role::kEgress, Role::kAgent}) {
+    auto now = engine_.call("GET", "/containers/" + old.id(role) + "/json");
+    if (!now || !bool_at(*now, "/State/Running") || bool_at(*now, "/State/Restarting") || bool_at(*now, "/State/Paused") ||
+        !ours(now->value("Config", Json::object()).value("Labels", Json::object()), plan.slug))
+      return false;
+    if (role == Role::kGuard ? text_at(*now, "/State/StartedAt") != old.guard_started_at
+                             : text_at(*now, "/HostConfig/NetworkMode") != "container:" + old.guard_id)
+      return false;
+  }
+  return true;
+}
+
+Status DockerBackend::update_live(const ApplyRequest& request, BottleState& state, const Progress& progress) {
+  const BottlePlan& plan = request.plan;
+  auto old = state_.load(plan.slug);
+  const bool guard_changes = !old || old->guard_rules != guard_rules_of(plan) || old->resolvers != state.resolvers;
+  say(progress, "policy", "updating the running bottle");
+  if (auto s = state_.write_policy(plan, request.tokens, state.resolvers); !s) return s;
+  if (guard_changes) {
+    say(progress, "guard", "loading the changed rules");
+    state.guard_rules.clear();  // until they are loaded, the next `up` has to try again
+    if (auto applied = run_guard_once(state, "apply"); !applied) return applied.status();
+    state.guard_rules = guard_rules_of(plan);
+  }
+  say(progress, "egress", "waiting until the policy is enforced");
+  return wait_egress(plan, state.egress_id, state.missing_tokens, kPolicyUpdate);
+}
+
+// Gate and public roots come out of the sidecars' image, the workspace gets its owner: by a container that is never started.
+Result<SharedFiles> DockerBackend::prepare(const BottlePlan& plan, const Progress& progress) {
+  (void)progress;
+  Json labels = labels_of(plan, state_, "files");
+  Json body = {{"Image", plan.guard.image}, {"Labels", labels}, {"Cmd", {"true"}}, {"HostConfig", {{"NetworkMode", "none"}}}};
+  const bool volume = plan.workspace.kind == WorkspaceSpec::Kind::kEmptyDir;
+  bool fresh = false;
+  if (volume) {
+    std::string name = workspace_volume(plan.slug);
+    auto found = engine_.call("GET", "/volumes/" + name);
+    if (found && !ours(found->value("Labels", Json::object()), plan.slug))
+      return Status(Code::kConflict, "the volume name " + name + " is taken by something that is not ours; remove it (docker volume rm) "
+                                     "or give the bottle another name");
+    if (!found && found.status().code() != Code::kNotFound) return found.status();
+    if (!found) {
+      fresh = true;
+      auto made = engine_.call("POST", "/volumes/create", Json{{"Name", name}, {"Labels", labels}});
+      if (!made) return made.status().with_context("workspace volume");
+    }
+    body["HostConfig"]["Mounts"] = {{{"Type", "volume"}, {"Source", name}, {"Target", "/workspace"}}};
+  }
+  auto id = create(container_name("files", plan.slug), body, plan.slug);
+  if (!id) return id.status();
+  auto work = [&]() -> Result<SharedFiles> {
+    SharedFiles files;
+    struct Wanted {
+      const char* path;
+      std::string* to;
+    };
+    for (const Wanted& w : {Wanted{"/usr/local/bin/gate", &files.gate}, Wanted{"/etc/ssl/certs/ca-certificates.crt", &files.roots_pem}}) {
+      auto tar = engine_.bytes("GET", "/containers/" + *id + "/archive?path=" + url_encode(w.path), "", "");
+      if (!tar) return tar.status().with_context("image " + plan.guard.image + " lacks " + w.path + " (build it with images/build.sh)");
+      auto file = untar_one(*tar);
+      if (!file) return file.status().with_context("image " + plan.guard.image + ", " + w.path);
+      *w.to = std::move(*file);
+    }
+    if (fresh) {
+      auto put = engine_.bytes("PUT", "/containers/" + *id + "/archive?path=%2F",
+                               tar_folder("workspace/", 0755, plan.agent.uid, plan.agent.gid), "application/x-tar");
+      if (!put) return put.status().with_context("owner of the workspace");
+    }
+    return files;
+  };
+  auto files = work();
+  (void)remove_container(*id, plan.slug);
+  return files;
+}
+
+Result<std::string> DockerBackend::ensure_network(const BottlePlan& plan, const BottleState& state) {
+  std::string name = network_name(plan.slug);
+  auto found = engine_.call("GET", "/networks/" + name);
+  if (found) {
+    if (!ours(found->value("Labels", Json::object()), plan.slug))
+      return Status(Code::kConflict, "the network name " + name + " is taken by something that is not ours; remove it (docker network rm " +
+                                         name + ") or give the bottle another name");
+    std::string id = text_at(*found, "/Id");
+    if (id == state.network_id) return id;
+    if (auto s = remove_network(plan.slug); !s) return s;
+  } else if (found.status().code() != Code::kNotFound) {
+    return found.status();
+  }
+  auto made = engine_.call("POST", "/networks/create",
+                           Json{{"Name", name}, {"CheckDuplicate", true}, {"Driver", "bridge"}, {"Labels", labels_of(plan, state_, "network")}});
+  if (!made) return made.status().with_context("network " + name);
+  return text_at(*made, "/Id");
+}
+
+Status DockerBackend::remake(const ApplyRequest& request, BottleState& state, const Progress& progress) {
+  const BottlePlan& plan = request.plan;
+  // Everything that can fail without touching what runs comes first: images, the agent's command, files of the image.
+  Json agent_image;
+  for (const ContainerPlan* c : {&plan.guard, &plan.egress, &plan.agent}) {
+    auto image = ensure_image(engine_, c->image, request.pull, role_name(c->role), progress);
+    if (!image) return image.status();
+    if (c->role == Role::kAgent) agent_image = std::move(*image);
+  }
+  auto agent_body = container_body(plan, plan.agent, state_, "", agent_image);
+  if (!agent_body) return agent_body.status();
+  auto shared = prepare(plan, progress);
+  if (!shared) return shared.status();
+  auto ca = state_.ca(plan, std::time(nullptr));
+  if (!ca) return ca.status();
+
+  if (auto s = remove_containers(plan.slug, state.guard_id.empty() ? Progress() : progress); !s) return s;
+  state.guard_id = state.egress_id = state.agent_id = "";
+  if (auto s = state_.write_all(plan, *ca, *shared, request.tokens, state.resolvers); !s) return s;
+  auto network = ensure_network(plan, state);
+  if (!network) return network.status();
+  state.network_id = *network;
+  state.pod_hash = plan.pod_hash, state.guard_rules = guard_rules_of(plan);
+  state.egress_argv = join(plan.egress.command, plan.egress.args);
+
+  auto up = [&]() -> Status {
+    say(progress, "guard", "closing the bottle's network");
+    auto guard_body = container_body(plan, plan.guard, state_, network_name(plan.slug), Json());
+    if (!guard_body) return guard_body.status();
+    auto guard = create(container_name("guard", plan.slug), *guard_body, plan.slug);
+    if (!guard) return guard.status();
+    state.guard_id = *guard;
+    const std::string joined = "container:" + *guard;
+
+    auto egress_body = container_body(plan, plan.egress, state_, joined, Json());
+    if (!egress_body) return egress_body.status();
+    (*agent_body)["HostConfig"]["NetworkMode"] = joined;
+    // Made side by side while the guard works, started one after the other.
+    Result<std::string> egress(Code::kInternal, "egress was not created"), agent(Code::kInternal, "agent was not created");
+    Status guarded;
+    {
+      std::jthread make_egress([&] { egress = create(container_name("egress", plan.slug), *egress_body, plan.slug); });
+      std::jthread make_agent([&] { agent = create(container_name("agent", plan.slug), *agent_body, plan.slug); });
+      guarded = start(*guard, "guard");
+      if (guarded) guarded = wait_guard(*guard);
+    }
+    if (egress) state.egress_id = *egress;
+    if (agent) state.agent_id = *agent;
+    if (!guarded) return guarded;
+    if (!egress) return egress.status();
+    if (!agent) return agent.status();
+    auto held = engine_.call("GET", "/containers/" + *guard + "/json");
+    if (!held) return held.status();
+    if (!bool_at(*held, "/State/Running")) return Status(Code::kUnavailable, "the guard ended after its report");
+    state.guard_started_at = text_at(*held, "/State/StartedAt");
+    if (auto s = state_.save(state); !s) return s;
+
+    say(progress, "egress", "starting the proxy");
+    if (auto s = start(*egress, "egress"); !s) return s;
+    if (auto s = wait_egress(plan, *egress, state.missing_tokens, kEgressStart); !s) return s;
+
+    say(progress, "agent", "starting");
+    if (g_cancelled) return Status(Code::kCancelled, "interrupted before the agent started");
+    if (auto s = start(*agent, "agent"); !s) return s;
+    auto now = engine_.call("GET", "/containers/" + *agent + "/json");
+    if (!now) return now.status();
+    int64_t code = int_at(*now, "/State/ExitCode");
+    if (!bool_at(*now, "/State/Running") && code >= 125 && code <= 127)
+      return Status(Code::kInvalid, "the agent's command did not run (exit code " + std::to_string(code) + "): " + last_lines(*agent, 5));
+    return Status::ok();
+  };
+  Status done = up();
+  if (!done) stop_all(state);
+  return done;
+}
+
+}  // namespace bottle::docker
