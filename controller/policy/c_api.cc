@@ -21,8 +21,8 @@ struct bottle_policy_table {
 
 namespace {
 
-// The caller cannot judge without an answer, so no memory is the end of the process: an engine that is gone lets
-// nothing through.
+// The caller cannot judge without an answer, so no memory is the end of the process: an engine that
+// is gone lets nothing through.
 char* copy(const std::string& text) {
   auto* out = static_cast<char*>(std::malloc(text.size() + 1));
   if (out == nullptr) std::abort();
@@ -32,9 +32,12 @@ char* copy(const std::string& text) {
 
 std::string answer(const RouteTable* table, const Verdict& verdict) {
   auto out = ordered_json::parse(bottle::policy::verdict_json(verdict));
-  const bool decided = table != nullptr && verdict.route >= 0 && static_cast<size_t>(verdict.route) < table->routes.size();
+  const bool decided = table != nullptr && verdict.route >= 0 &&
+                       static_cast<size_t>(verdict.route) < table->routes.size();
   const Inspect inspect = decided ? table->routes[verdict.route].inspect : Inspect::kHeaders;
-  out["inspect"] = inspect == Inspect::kFull ? "full" : inspect == Inspect::kNone ? "none" : "headers";
+  out["inspect"] = inspect == Inspect::kFull   ? "full"
+                   : inspect == Inspect::kNone ? "none"
+                                               : "headers";
   out["body"] = verdict.allowed ? "" : bottle::policy::refusal_body(verdict);
   return out.dump(-1, ' ', true);
 }
@@ -62,7 +65,8 @@ char* guarded(F f) {
   }
 }
 
-// Bytes arrive as latin-1 code points. Text with a code point above 255 cannot be that and is kept as UTF-8.
+// Bytes arrive as latin-1 code points. Text with a code point above 255 cannot be that and is kept
+// as UTF-8.
 std::string bytes_of(const std::string& utf8) {
   std::string out;
   for (size_t i = 0; i < utf8.size(); ++i) {
@@ -82,7 +86,8 @@ bool read_request(const json& in, bottle::policy::Request& out) {
   if (!in.is_object()) return false;
   for (const char* key : {"tls", "connectHost", "port", "hosts", "method", "target"})
     if (!in.contains(key)) return false;
-  if (!in["tls"].is_boolean() || !in["port"].is_number_integer() || !in["hosts"].is_array()) return false;
+  if (!in["tls"].is_boolean() || !in["port"].is_number_integer() || !in["hosts"].is_array())
+    return false;
   for (const char* key : {"connectHost", "method", "target"})
     if (!in[key].is_string()) return false;
   const auto port = in["port"].get<int64_t>();
@@ -107,7 +112,8 @@ bool read_request(const json& in, bottle::policy::Request& out) {
 
 bottle_policy_table* bottle_policy_load(const char* text, size_t size, char** error) {
   try {
-    auto table = bottle::policy::parse_route_table(text == nullptr ? std::string_view() : std::string_view(text, size));
+    auto table = bottle::policy::parse_route_table(text == nullptr ? std::string_view()
+                                                                   : std::string_view(text, size));
     if (table) return new bottle_policy_table{std::move(table).value()};
     if (error != nullptr) *error = copy(table.status().message());
   } catch (...) {
@@ -125,9 +131,12 @@ char* bottle_policy_info(const bottle_policy_table* table) {
     std::set<std::string> tokens;
     for (const auto& route : table->table.routes)
       for (const auto& injection : route.inject) tokens.insert(injection.token_env);
-    const ordered_json out{{"policyHash", table->table.policy_hash}, {"bottle", table->table.bottle},
-                           {"mode", table->table.mode == bottle::policy::Mode::kLearn ? "learn" : "enforce"},
-                           {"tokens", tokens}, {"routes", table->table.routes.size()}};
+    const ordered_json out{
+        {"policyHash", table->table.policy_hash},
+        {"bottle", table->table.bottle},
+        {"mode", table->table.mode == bottle::policy::Mode::kLearn ? "learn" : "enforce"},
+        {"tokens", tokens},
+        {"routes", table->table.routes.size()}};
     return out.dump(-1, ' ', true, ordered_json::error_handler_t::replace);
   });
 }
@@ -135,8 +144,10 @@ char* bottle_policy_info(const bottle_policy_table* table) {
 char* bottle_policy_judge_connect(const bottle_policy_table* table, const char* host, int port) {
   return guarded([&]() -> std::string {
     if (table == nullptr) return refusal(503, "internal", "No policy is loaded.");
-    if (host == nullptr || port < 1 || port > 65535) return refusal(400, "host_malformed", "The host or port of CONNECT is malformed.");
-    return answer(&table->table, bottle::policy::judge_connect(table->table, host, static_cast<uint16_t>(port)));
+    if (host == nullptr || port < 1 || port > 65535)
+      return refusal(400, "host_malformed", "The host or port of CONNECT is malformed.");
+    return answer(&table->table,
+                  bottle::policy::judge_connect(table->table, host, static_cast<uint16_t>(port)));
   });
 }
 
@@ -152,7 +163,8 @@ char* bottle_policy_judge_request(const bottle_policy_table* table, const char* 
 
 int bottle_policy_address_allowed(const bottle_policy_table* table, const char* address) {
   try {
-    return table != nullptr && address != nullptr && bottle::policy::address_allowed(table->table, address);
+    return table != nullptr && address != nullptr &&
+           bottle::policy::address_allowed(table->table, address);
   } catch (...) {
     return 0;
   }

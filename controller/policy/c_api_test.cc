@@ -21,14 +21,19 @@ json take(char* text) {
 class CApi : public testing::Test {
  protected:
   CApi() {
-    const std::string text = R"({"bottle":"t","policyHash":"sha256:)" + std::string(64, '0') + R"(","routes":[
+    const std::string text =
+        R"({"bottle":"t","policyHash":"sha256:)" + std::string(64, '0') + R"(","routes":[
       {"host":"a.org","ports":[443],"methods":["GET"],"paths":["/v1/"],"inspect":"full","inject":[{"header":"x-key","tokenEnv":"T","prefix":"P "}]}]})";
     table = bottle_policy_load(text.data(), text.size(), nullptr);
   }
   ~CApi() override { bottle_policy_unload(table); }
   json judge(const json& request) { return judge_text(request.dump()); }
-  json judge_text(const std::string& text) { return take(bottle_policy_judge_request(table, text.data(), text.size())); }
-  const json good = {{"tls", true}, {"connectHost", "a.org"}, {"port", 443}, {"sni", "a.org"}, {"hosts", {"a.org"}}, {"method", "GET"}, {"target", "/v1/./x?q"}};
+  json judge_text(const std::string& text) {
+    return take(bottle_policy_judge_request(table, text.data(), text.size()));
+  }
+  const json good = {{"tls", true},          {"connectHost", "a.org"}, {"port", 443},
+                     {"sni", "a.org"},       {"hosts", {"a.org"}},     {"method", "GET"},
+                     {"target", "/v1/./x?q"}};
   bottle_policy_table* table = nullptr;
 };
 
@@ -57,7 +62,8 @@ TEST_F(CApi, Connect) {
   const json no = take(bottle_policy_judge_connect(table, "b.org", 443));
   EXPECT_EQ(no["allowed"], false);
   EXPECT_EQ(json::parse(no["body"].get<std::string>())["error"], "host_not_allowed");
-  for (int port : {0, -1, 65536, 443 + 65536}) EXPECT_EQ(take(bottle_policy_judge_connect(table, "a.org", port))["allowed"], false) << port;
+  for (int port : {0, -1, 65536, 443 + 65536})
+    EXPECT_EQ(take(bottle_policy_judge_connect(table, "a.org", port))["allowed"], false) << port;
   EXPECT_EQ(take(bottle_policy_judge_connect(table, nullptr, 443))["allowed"], false);
   EXPECT_EQ(take(bottle_policy_judge_connect(table, "\xff", 443))["allowed"], false);
   EXPECT_EQ(take(bottle_policy_judge_connect(nullptr, "a.org", 443))["allowed"], false);
@@ -105,7 +111,8 @@ TEST_F(CApi, UnreadableIsRefused) {
   r = good;
   r["port"] = 443 + 65536;
   EXPECT_EQ(judge(r)["allowed"], false);
-  for (const char* text : {"", "{", "[]", "null", "{\"target\":\"\xff\"}"}) EXPECT_EQ(judge_text(text)["code"], "request_malformed");
+  for (const char* text : {"", "{", "[]", "null", "{\"target\":\"\xff\"}"})
+    EXPECT_EQ(judge_text(text)["code"], "request_malformed");
   EXPECT_EQ(take(bottle_policy_judge_request(nullptr, "{}", 2))["status"], 503);
   EXPECT_EQ(take(bottle_policy_judge_request(table, nullptr, 0))["allowed"], false);
 }

@@ -9,11 +9,20 @@ namespace {
 
 constexpr size_t kMaxTarget = 16 * 1024;
 
-bool is_alnum(unsigned char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
-bool is_unreserved(unsigned char c) { return is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~'; }
-// pchar of RFC 3986 without '%' and without ';', which starts the parameters that servers strip before matching.
-bool is_plain(unsigned char c) { return is_unreserved(c) || std::string_view("!$&'()*+,=:@").find(c) != std::string_view::npos; }
-bool is_token(unsigned char c) { return is_alnum(c) || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos; }
+bool is_alnum(unsigned char c) {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+bool is_unreserved(unsigned char c) {
+  return is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
+}
+// pchar of RFC 3986 without '%' and without ';', which starts the parameters that servers strip
+// before matching.
+bool is_plain(unsigned char c) {
+  return is_unreserved(c) || std::string_view("!$&'()*+,=:@").find(c) != std::string_view::npos;
+}
+bool is_token(unsigned char c) {
+  return is_alnum(c) || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+}
 
 int hex_value(unsigned char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -29,7 +38,9 @@ void append_escape(std::string& out, unsigned char c) {
   out += kHex[c & 15];
 }
 
-Status bad(const char* why) { return Status(Code::kInvalid, std::string("request target: ") + why); }
+Status bad(const char* why) {
+  return Status(Code::kInvalid, std::string("request target: ") + why);
+}
 
 // The byte that begins at text[i], which is a '%'; nothing if the escape is not one.
 std::optional<unsigned char> escape_at(std::string_view text, size_t i) {
@@ -39,18 +50,22 @@ std::optional<unsigned char> escape_at(std::string_view text, size_t i) {
   return static_cast<unsigned char>(high * 16 + low);
 }
 
-// Checks a stream of bytes for well-formed UTF-8 (RFC 3629: no overlong forms, surrogates or more than U+10FFFF) and
-// for the C1 controls.
+// Checks a stream of bytes for well-formed UTF-8 (RFC 3629: no overlong forms, surrogates or more
+// than U+10FFFF) and for the C1 controls.
 class Utf8Check {
  public:
   bool feed(unsigned char c) {
     if (left_ == 0) {
       if (c < 0x80) return true;
       low_ = 0x80, high_ = 0xBF;
-      if (c >= 0xC2 && c <= 0xDF) left_ = 1, low_ = c == 0xC2 ? 0xA0 : 0x80;
-      else if (c >= 0xE0 && c <= 0xEF) left_ = 2, low_ = c == 0xE0 ? 0xA0 : 0x80, high_ = c == 0xED ? 0x9F : 0xBF;
-      else if (c >= 0xF0 && c <= 0xF4) left_ = 3, low_ = c == 0xF0 ? 0x90 : 0x80, high_ = c == 0xF4 ? 0x8F : 0xBF;
-      else return false;
+      if (c >= 0xC2 && c <= 0xDF)
+        left_ = 1, low_ = c == 0xC2 ? 0xA0 : 0x80;
+      else if (c >= 0xE0 && c <= 0xEF)
+        left_ = 2, low_ = c == 0xE0 ? 0xA0 : 0x80, high_ = c == 0xED ? 0x9F : 0xBF;
+      else if (c >= 0xF0 && c <= 0xF4)
+        left_ = 3, low_ = c == 0xF0 ? 0x90 : 0x80, high_ = c == 0xF4 ? 0x8F : 0xBF;
+      else
+        return false;
       return true;
     }
     if (c < low_ || c > high_) return false;
@@ -65,7 +80,8 @@ class Utf8Check {
   unsigned char low_ = 0x80, high_ = 0xBF;
 };
 
-// Characters only: decodes what is unreserved, encodes what has to be, refuses what two servers read in two ways.
+// Characters only: decodes what is unreserved, encodes what has to be, refuses what two servers
+// read in two ways.
 Status spell_path(std::string_view raw, EncodedSlash encoded_slash, std::string& out) {
   Utf8Check utf8;
   for (size_t i = 0; i < raw.size(); ++i) {
@@ -85,7 +101,9 @@ Status spell_path(std::string_view raw, EncodedSlash encoded_slash, std::string&
     if (c == ';') return bad("';' parameters in the path");
     if (c == '%') return bad("an encoded '%' (double encoding) in the path");
     if (c == '/' && escaped) {
-      if (encoded_slash == EncodedSlash::kRefuse) return bad("an encoded slash (%2F) in the path; the route can allow it with encodedSlash: allow");
+      if (encoded_slash == EncodedSlash::kRefuse)
+        return bad(
+            "an encoded slash (%2F) in the path; the route can allow it with encodedSlash: allow");
       append_escape(out, c);
     } else if (is_unreserved(c) || c == '/' || (is_plain(c) && !escaped)) {
       out += static_cast<char>(c);
@@ -97,7 +115,8 @@ Status spell_path(std::string_view raw, EncodedSlash encoded_slash, std::string&
   return Status::ok();
 }
 
-// Some servers decode %2F before they resolve dots, so what would then be a dot segment or "//" is refused, not guessed.
+// Some servers decode %2F before they resolve dots, so what would then be a dot segment or "//" is
+// refused, not guessed.
 Status check_encoded_slashes(std::string_view segment) {
   if (segment.find("%2F") == segment.npos) return Status::ok();
   for (size_t begin = 0;;) {
@@ -146,8 +165,10 @@ Status spell_query(std::string_view raw, std::string& out) {
     }
     if (c <= 0x20 || c == 0x7f) return bad("a space or control character in the query");
     if (!utf8.feed(c)) return bad("malformed UTF-8 in the query");
-    if (c < 0x80) out += static_cast<char>(c);
-    else append_escape(out, c);
+    if (c < 0x80)
+      out += static_cast<char>(c);
+    else
+      append_escape(out, c);
   }
   if (!utf8.complete()) return bad("malformed UTF-8 in the query");
   return Status::ok();
@@ -168,13 +189,16 @@ Result<CanonicalTarget> canonical_target(std::string_view target, EncodedSlash e
     out.has_query = true;
     if (Status s = spell_query(target.substr(mark + 1), out.query); !s) return s;
   }
-  if (out.path.size() + out.query.size() + out.has_query > kMaxTarget) return bad("longer than 16 KiB once encoded");
+  if (out.path.size() + out.query.size() + out.has_query > kMaxTarget)
+    return bad("longer than 16 KiB once encoded");
   return out;
 }
 
 Result<std::string> canonical_path_prefix(std::string_view text) {
   auto target = canonical_target(text, EncodedSlash::kAllow);
-  if (!target) return Status(Code::kInvalid, "path: " + target.status().message().substr(sizeof("request target: ") - 1));
+  if (!target)
+    return Status(Code::kInvalid,
+                  "path: " + target.status().message().substr(sizeof("request target: ") - 1));
   if (target->has_query) return {Code::kInvalid, "path: a query ('?') cannot be part of a path"};
   return std::move(target->path);
 }
@@ -185,18 +209,21 @@ bool path_matches(std::string_view prefix, std::string_view path) {
 }
 
 Result<std::string> canonical_method(std::string_view text) {
-  if (text.empty() || text.size() > 32) return {Code::kInvalid, "method: empty or longer than 32 characters"};
+  if (text.empty() || text.size() > 32)
+    return {Code::kInvalid, "method: empty or longer than 32 characters"};
   std::string out;
   for (unsigned char c : text) {
     if (!is_token(c)) return {Code::kInvalid, "method: a character that no HTTP method has"};
     out += static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
   }
-  if (out == "CONNECT" || out == "TRACE") return {Code::kInvalid, "method: " + out + " is never allowed"};
+  if (out == "CONNECT" || out == "TRACE")
+    return {Code::kInvalid, "method: " + out + " is never allowed"};
   return out;
 }
 
 Result<std::string> canonical_header_name(std::string_view text) {
-  if (text.empty() || text.size() > 128) return {Code::kInvalid, "header: empty or longer than 128 characters"};
+  if (text.empty() || text.size() > 128)
+    return {Code::kInvalid, "header: empty or longer than 128 characters"};
   std::string out;
   for (unsigned char c : text) {
     if (!is_token(c)) return {Code::kInvalid, "header: a character that no HTTP field name has"};

@@ -11,7 +11,9 @@ namespace {
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 
-Result<std::string> bad_host(std::string why) { return {Code::kInvalid, "host: " + std::move(why)}; }
+Result<std::string> bad_host(std::string why) {
+  return {Code::kInvalid, "host: " + std::move(why)};
+}
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -20,8 +22,8 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-// RFC 3492 §6.2. A label that is no Punycode, or that hides plain ASCII or a full-width form of it, has a second
-// spelling somewhere, and two spellings are what a policy must not have.
+// RFC 3492 §6.2. A label that is no Punycode, or that hides plain ASCII or a full-width form of it,
+// has a second spelling somewhere, and two spellings are what a policy must not have.
 bool valid_punycode(std::string_view text) {
   uint32_t n = 128, i = 0, bias = 72;
   const size_t dash = text.rfind('-');
@@ -51,7 +53,8 @@ bool valid_punycode(std::string_view text) {
     n += static_cast<uint32_t>(i / length);
     i = static_cast<uint32_t>(i % length) + 1;
     if (n > 0x10FFFF || (n >= 0xD800 && n <= 0xDFFF)) return false;
-    if (n < 0xA1 || n == 0x3002 || (n >= 0xFF00 && n <= 0xFFEF) || (n >= 0x2000 && n <= 0x206F)) return false;
+    if (n < 0xA1 || n == 0x3002 || (n >= 0xFF00 && n <= 0xFFEF) || (n >= 0x2000 && n <= 0x206F))
+      return false;
   }
   return true;
 }
@@ -68,8 +71,10 @@ const char* label_error(std::string_view label) {
   if (label.size() > 63) return "a label is longer than 63 characters";
   if (label.front() == '-' || label.back() == '-') return "a label begins or ends with '-'";
   for (char c : label)
-    if (!is_lower(c) && !is_digit(c) && c != '-') return "a character other than letters, digits, '-' and '.'";
-  if (label.substr(0, 4) == "xn--" && !valid_punycode(label.substr(4))) return "a label is not valid Punycode (xn--)";
+    if (!is_lower(c) && !is_digit(c) && c != '-')
+      return "a character other than letters, digits, '-' and '.'";
+  if (label.substr(0, 4) == "xn--" && !valid_punycode(label.substr(4)))
+    return "a label is not valid Punycode (xn--)";
   return nullptr;
 }
 
@@ -85,12 +90,14 @@ Result<std::string> canonical_host(std::string_view text) {
   }
   if (bracketed || text.find(':') != text.npos) {
     auto ip = parse_ip(text);
-    if (!ip || !ip->v6) return bad_host("not an IPv6 address (no port, zone id or user info belongs here)");
+    if (!ip || !ip->v6)
+      return bad_host("not an IPv6 address (no port, zone id or user info belongs here)");
     return ip_text(*ip);
   }
   for (char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x80) return bad_host("characters outside ASCII; write the name with its A-labels (xn--…)");
+    if (byte >= 0x80)
+      return bad_host("characters outside ASCII; write the name with its A-labels (xn--…)");
     if (byte <= 0x20 || byte == 0x7f) return bad_host("a space or control character");
   }
   std::string host = lower(text);
@@ -98,7 +105,8 @@ Result<std::string> canonical_host(std::string_view text) {
   if (host.empty() || host.size() > 253) return bad_host("empty, or longer than 253 characters");
   for (size_t begin = 0;;) {
     const size_t dot = host.find('.', begin);
-    const std::string_view label = std::string_view(host).substr(begin, dot == host.npos ? host.npos : dot - begin);
+    const std::string_view label =
+        std::string_view(host).substr(begin, dot == host.npos ? host.npos : dot - begin);
     if (const char* why = label_error(label)) return bad_host(why);
     if (dot == host.npos) {
       if (!ends_in_number(label)) return host;
@@ -106,7 +114,8 @@ Result<std::string> canonical_host(std::string_view text) {
     }
     begin = dot + 1;
   }
-  if (!parse_ip(host)) return bad_host("an IPv4 address is four decimal numbers of 0 to 255 without leading zeros");
+  if (!parse_ip(host))
+    return bad_host("an IPv4 address is four decimal numbers of 0 to 255 without leading zeros");
   return host;
 }
 
@@ -117,7 +126,8 @@ Result<std::string> canonical_host_pattern(std::string_view text) {
   auto suffix = canonical_host(text.substr(2));
   if (!suffix) return suffix;
   if (parse_ip(*suffix)) return bad_host("'*.' before an IP address means nothing");
-  if (suffix->find('.') == suffix->npos) return bad_host("'*.' needs at least two labels after it, as in *.example.org");
+  if (suffix->find('.') == suffix->npos)
+    return bad_host("'*.' needs at least two labels after it, as in *.example.org");
   if (suffix->size() > 251) return bad_host("longer than 253 characters");
   return "*." + *suffix;
 }
@@ -134,7 +144,8 @@ Result<std::string> canonical_cidr(std::string_view text) {
   const int max = cidr->base.v6 ? 128 : 32;
   for (int i = cidr->bits; i < max; ++i)
     if (cidr->base.bytes[i / 8] >> (7 - i % 8) & 1)
-      return {Code::kInvalid, "CIDR: bits are set behind the prefix length; write the first address of the range"};
+      return {Code::kInvalid,
+              "CIDR: bits are set behind the prefix length; write the first address of the range"};
   if (cidr->base.v6 && cidr_contains(*parse_cidr("::ffff:0:0/96"), cidr->base))
     return {Code::kInvalid, "CIDR: an IPv4 range in IPv6 clothes; write it as IPv4"};
   return ip_text(cidr->base) + "/" + std::to_string(cidr->bits);

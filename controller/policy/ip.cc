@@ -12,13 +12,15 @@ std::optional<Ip> parse_ip(std::string_view text) {
   Ip ip;
   ip.v6 = text.find(':') != text.npos;
   // inet_pton, unlike inet_aton, knows no octal, hexadecimal or short forms.
-  if (inet_pton(ip.v6 ? AF_INET6 : AF_INET, std::string(text).c_str(), ip.bytes.data()) != 1) return std::nullopt;
+  if (inet_pton(ip.v6 ? AF_INET6 : AF_INET, std::string(text).c_str(), ip.bytes.data()) != 1)
+    return std::nullopt;
   return ip;
 }
 
 std::string ip_text(const Ip& ip) {
   char buffer[INET6_ADDRSTRLEN];
-  return inet_ntop(ip.v6 ? AF_INET6 : AF_INET, ip.bytes.data(), buffer, sizeof(buffer)) ? buffer : "";
+  return inet_ntop(ip.v6 ? AF_INET6 : AF_INET, ip.bytes.data(), buffer, sizeof(buffer)) ? buffer
+                                                                                        : "";
 }
 
 std::optional<Cidr> parse_cidr(std::string_view text) {

@@ -25,7 +25,9 @@ struct Verdict {
   bool allowed = false;
   int status = 403;              // HTTP status of a refusal: 400 malformed, 403 policy, 421 wrong host (RFC 9110 §15.5.20)
   std::string code;              // "allowed", "host_not_allowed", "port_not_allowed", "method_not_allowed",
-                                 // "path_not_allowed", "path_malformed", "host_mismatch", "host_malformed", "learn_mode", …
+                                 // "path_not_allowed", "path_malformed", "host_mismatch", "host_malformed",
+                                 // "method_malformed", "tls_required" (plain http to 443), "learn_mode"; the C
+                                 // interface adds "request_malformed" (400) and "internal" (503)
   std::string reason;            // one sentence: what and why
   std::string hint;              // one sentence: what to do
   std::string host;              // canonical, or empty when malformed
@@ -37,6 +39,8 @@ struct Verdict {
 };
 
 // The first question, at CONNECT: before DNS, before any dial.
+// In learn mode the answer is a refusal too ("learn_mode"): an engine that wants to see the paths may finish the
+// handshake with the agent on that code, but nothing is dialled.
 Verdict judge_connect(const RouteTable& table, std::string_view host, uint16_t port);
 // The second, at the request headers. When several routes allow a request the most specific one decides (exact host
 // over wildcard, longer suffix, then longer path prefix; equal ones merge), so order means nothing.

@@ -8,7 +8,8 @@
 namespace bottle::policy {
 namespace {
 
-Route route(std::string host, std::vector<std::string> paths = {"/"}, std::vector<Injection> inject = {}) {
+Route route(std::string host, std::vector<std::string> paths = {"/"},
+            std::vector<Injection> inject = {}) {
   Route r;
   r.host = std::move(host);
   r.ports = {443};
@@ -47,7 +48,9 @@ TEST(Connect, HostAndPort) {
   EXPECT_EQ(judge_connect(t, "evil.net", 443).code, "host_not_allowed");
   EXPECT_EQ(judge_connect(t, "a.org.evil.net", 443).code, "host_not_allowed");
   EXPECT_EQ(judge_connect(t, "169.254.169.254", 443).code, "host_not_allowed");
-  for (const char* host : {"", "a.org:443", "a.org@evil.net", "0xc0.0.2.7", "3221225991", "192.0.2.07", "a.org%00.evil.net", "a.org\\.evil.net", "a_org", "ａ.org"}) {
+  for (const char* host :
+       {"", "a.org:443", "a.org@evil.net", "0xc0.0.2.7", "3221225991", "192.0.2.07",
+        "a.org%00.evil.net", "a.org\\.evil.net", "a_org", "ａ.org"}) {
     auto v = judge_connect(t, host, 443);
     EXPECT_EQ(v.code, "host_malformed") << host;
     EXPECT_EQ(v.status, 400);
@@ -73,17 +76,42 @@ TEST(Request, AllowedInCanonicalForm) {
 TEST(Request, Paths) {
   auto t = table({route("a.org", {"/v1/", "/exact"})});
   const std::tuple<const char*, const char*> cases[] = {
-      {"/v1/x", "allowed"}, {"/exact", "allowed"}, {"/exact/x", "allowed"}, {"/exact?x", "allowed"}, {"/exactly", "path_not_allowed"}, {"/v1", "path_not_allowed"},
-      {"/V1/x", "path_not_allowed"}, {"/v1/../admin", "path_not_allowed"}, {"/v1/%2e%2e/admin", "path_not_allowed"}, {"/v1/.%2E/admin", "path_not_allowed"},
-      {"/admin?/v1/", "path_not_allowed"}, {"/", "path_not_allowed"}, {"/v1/..;/admin", "path_malformed"}, {"/v1/..%2fadmin", "path_malformed"},
-      {"/v1/x%2fy", "path_malformed"}, {"/v1/%c0%ae%c0%ae/admin", "path_malformed"}, {"/v1/%252e%252e/admin", "path_malformed"}, {"/v1//x", "path_malformed"},
-      {"//v1/x", "path_malformed"}, {"/v1\\x", "path_malformed"}, {"/v1/%5c..%5cadmin", "path_malformed"}, {"/v1/%00", "path_malformed"}, {"/v1/a;b=c", "path_malformed"},
-      {"/../v1/", "path_malformed"}, {"*", "path_malformed"}, {"http://a.org/v1/x", "path_malformed"}, {"", "path_malformed"}, {"/v1/x#f", "path_malformed"}};
+      {"/v1/x", "allowed"},
+      {"/exact", "allowed"},
+      {"/exact/x", "allowed"},
+      {"/exact?x", "allowed"},
+      {"/exactly", "path_not_allowed"},
+      {"/v1", "path_not_allowed"},
+      {"/V1/x", "path_not_allowed"},
+      {"/v1/../admin", "path_not_allowed"},
+      {"/v1/%2e%2e/admin", "path_not_allowed"},
+      {"/v1/.%2E/admin", "path_not_allowed"},
+      {"/admin?/v1/", "path_not_allowed"},
+      {"/", "path_not_allowed"},
+      {"/v1/..;/admin", "path_malformed"},
+      {"/v1/..%2fadmin", "path_malformed"},
+      {"/v1/x%2fy", "path_malformed"},
+      {"/v1/%c0%ae%c0%ae/admin", "path_malformed"},
+      {"/v1/%252e%252e/admin", "path_malformed"},
+      {"/v1//x", "path_malformed"},
+      {"//v1/x", "path_malformed"},
+      {"/v1\\x", "path_malformed"},
+      {"/v1/%5c..%5cadmin", "path_malformed"},
+      {"/v1/%00", "path_malformed"},
+      {"/v1/a;b=c", "path_malformed"},
+      {"/../v1/", "path_malformed"},
+      {"*", "path_malformed"},
+      {"http://a.org/v1/x", "path_malformed"},
+      {"", "path_malformed"},
+      {"/v1/x#f", "path_malformed"}};
   for (const auto& [target, code] : cases) {
     auto v = judge_request(t, get("a.org", target));
     EXPECT_EQ(v.code, code) << target;
     EXPECT_EQ(v.allowed, v.code == "allowed");
-    EXPECT_EQ(v.status, v.code == "allowed" ? 200 : v.code == "path_malformed" ? 400 : 403) << target;
+    EXPECT_EQ(v.status, v.code == "allowed"          ? 200
+                        : v.code == "path_malformed" ? 400
+                                                     : 403)
+        << target;
   }
 }
 
@@ -116,7 +144,9 @@ TEST(Request, Identity) {
   EXPECT_EQ(v("a.org", {"a.org", "b.org"}), "host_mismatch 421");
   EXPECT_EQ(v("a.org", {"b.org", "a.org"}), "host_mismatch 421");
   EXPECT_EQ(v("a.org", {"a.org:80"}), "host_mismatch 421");
-  for (const char* host : {"", "a.org:", "a.org:0443", "a.org:99999", "a.org:x", "x@a.org", "a.org, b.org", "a.org b.org", "a.org/", "::1", "[::1", "a.org:443:443", " a.org"})
+  for (const char* host :
+       {"", "a.org:", "a.org:0443", "a.org:99999", "a.org:x", "x@a.org", "a.org, b.org",
+        "a.org b.org", "a.org/", "::1", "[::1", "a.org:443:443", " a.org"})
     EXPECT_EQ(v("a.org", {host}), "host_malformed 400") << host;
   EXPECT_EQ(v("", {"a.org"}), "host_malformed 400");
   EXPECT_EQ(v("a.org", {}), "host_malformed 400");
@@ -146,7 +176,8 @@ TEST(Request, Methods) {
   EXPECT_EQ(v("POST", "/"), "path_not_allowed");
   EXPECT_EQ(v("TRACE", "/v1/"), "method_not_allowed");
   EXPECT_EQ(v("connect", "/v1/"), "method_not_allowed");
-  for (const char* method : {"", "G T", "GET\r\nX: y", "GET ", "\xff"}) EXPECT_EQ(v(method, "/v1/"), "method_malformed") << method;
+  for (const char* method : {"", "G T", "GET\r\nX: y", "GET ", "\xff"})
+    EXPECT_EQ(v(method, "/v1/"), "method_malformed") << method;
 }
 
 TEST(Request, PlainHttp) {
@@ -167,8 +198,10 @@ TEST(Request, PlainHttp) {
 
 TEST(Request, TheMostSpecificDecides) {
   auto inject = [](const char* env) { return std::vector<Injection>{{"x-key", env, ""}}; };
-  auto t = table({route("*.b.org", {"/"}, inject("WIDE")), route("*.a.b.org", {"/"}, inject("LONGER")), route("x.a.b.org", {"/"}, inject("EXACT")),
-                  route("x.a.b.org", {"/v1/"}, inject("PATH")), route("*.a.b.org", {"/v1/very/long"}, inject("NOT"))});
+  auto t = table(
+      {route("*.b.org", {"/"}, inject("WIDE")), route("*.a.b.org", {"/"}, inject("LONGER")),
+       route("x.a.b.org", {"/"}, inject("EXACT")), route("x.a.b.org", {"/v1/"}, inject("PATH")),
+       route("*.a.b.org", {"/v1/very/long"}, inject("NOT"))});
   auto env = [&](const char* host, const char* target) {
     auto v = judge_request(t, get(host, target));
     return v.inject.size() == 1 ? v.inject[0].token_env : v.code;
@@ -227,13 +260,70 @@ TEST(Json, Lines) {
 
 TEST(Address, PublicOnly) {
   const RouteTable t;
-  for (const char* ip : {"8.8.8.8", "1.1.1.1", "93.184.216.34", "172.15.255.255", "172.32.0.1", "100.63.255.255", "100.128.0.1", "168.63.129.15", "223.255.255.255", "2606:4700::1111", "2a00:1450::1"})
+  for (const char* ip :
+       {"8.8.8.8", "1.1.1.1", "93.184.216.34", "172.15.255.255", "172.32.0.1", "100.63.255.255",
+        "100.128.0.1", "168.63.129.15", "223.255.255.255", "2606:4700::1111", "2a00:1450::1"})
     EXPECT_TRUE(address_allowed(t, ip)) << ip;
-  for (const char* ip : {"0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.0.1", "169.254.169.254", "169.254.170.2", "172.16.0.1", "172.31.255.255",
-                         "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
-                         "168.63.129.16", "::", "::1", "::7f00:1", "::127.0.0.1", "::ffff:8.8.8.8", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::808:808", "64:ff9b::7f00:1", "64:ff9b:1::1", "100::1",
-                         "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:10::1", "2001:20::1", "2001:db8::1", "2002:7f00:1::", "2002:808:808::1", "3fff::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fec0::1",
-                         "ff02::1", "5f00::1", "4000::1", "", "localhost", "8.8.8.8 ", "8.8.8.08", "[2606:4700::1111]", "2606:4700:0::1111", "2606:4700::1111%eth0", "134744072", "0x8.8.8.8"})
+  for (const char* ip : {"0.0.0.0",
+                         "0.1.2.3",
+                         "10.0.0.1",
+                         "10.255.255.255",
+                         "100.64.0.1",
+                         "100.100.100.200",
+                         "127.0.0.1",
+                         "127.255.0.1",
+                         "169.254.169.254",
+                         "169.254.170.2",
+                         "172.16.0.1",
+                         "172.31.255.255",
+                         "192.0.0.192",
+                         "192.0.2.1",
+                         "192.88.99.1",
+                         "192.168.0.1",
+                         "198.18.0.1",
+                         "198.19.255.255",
+                         "198.51.100.1",
+                         "203.0.113.1",
+                         "224.0.0.1",
+                         "239.255.255.250",
+                         "240.0.0.1",
+                         "255.255.255.255",
+                         "168.63.129.16",
+                         "::",
+                         "::1",
+                         "::7f00:1",
+                         "::127.0.0.1",
+                         "::ffff:8.8.8.8",
+                         "::ffff:127.0.0.1",
+                         "::ffff:169.254.169.254",
+                         "64:ff9b::808:808",
+                         "64:ff9b::7f00:1",
+                         "64:ff9b:1::1",
+                         "100::1",
+                         "2001::1",
+                         "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+                         "2001:10::1",
+                         "2001:20::1",
+                         "2001:db8::1",
+                         "2002:7f00:1::",
+                         "2002:808:808::1",
+                         "3fff::1",
+                         "fc00::1",
+                         "fd00:ec2::254",
+                         "fe80::1",
+                         "fec0::1",
+                         "ff02::1",
+                         "5f00::1",
+                         "4000::1",
+                         "",
+                         "localhost",
+                         "8.8.8.8 ",
+                         "8.8.8.08",
+                         "[2606:4700::1111]",
+                         "2606:4700:0::1111",
+                         "2606:4700::1111%eth0",
+                         "134744072",
+                         "0x8.8.8.8"})
     EXPECT_FALSE(address_allowed(t, ip)) << ip;
 }
 
@@ -254,13 +344,72 @@ TEST(Address, AllowCidrs) {
 }
 
 TEST(CredentialHeader, Names) {
-  for (const char* name : {"authorization", "proxy-authorization", "cookie", "cookie2", "x-api-key", "api-key", "apikey", "x-apikey", "x-goog-api-key", "x-auth-token", "x-auth-key", "x-auth-email", "private-token",
-                           "job-token", "x-amz-security-token", "x-vault-token", "x-github-token", "x-csrf-token", "x-client-secret", "x-access-key", "x-secret-key", "ocp-apim-subscription-key", "x-functions-key",
-                           "dd-application-key", "x-rapidapi-key", "x-shopify-access-token", "x-ms-authorization-auxiliary", "x-forwarded-client-cert", "x-jwt-assertion", "dpop", "token", "auth", "x-password",
-                           "x_api_key", "Authorization", "x-registry-auth", "x-amz-credential", "x-parse-session-token", "x-bearer"})
+  for (const char* name : {"authorization",
+                           "proxy-authorization",
+                           "cookie",
+                           "cookie2",
+                           "x-api-key",
+                           "api-key",
+                           "apikey",
+                           "x-apikey",
+                           "x-goog-api-key",
+                           "x-auth-token",
+                           "x-auth-key",
+                           "x-auth-email",
+                           "private-token",
+                           "job-token",
+                           "x-amz-security-token",
+                           "x-vault-token",
+                           "x-github-token",
+                           "x-csrf-token",
+                           "x-client-secret",
+                           "x-access-key",
+                           "x-secret-key",
+                           "ocp-apim-subscription-key",
+                           "x-functions-key",
+                           "dd-application-key",
+                           "x-rapidapi-key",
+                           "x-shopify-access-token",
+                           "x-ms-authorization-auxiliary",
+                           "x-forwarded-client-cert",
+                           "x-jwt-assertion",
+                           "dpop",
+                           "token",
+                           "auth",
+                           "x-password",
+                           "x_api_key",
+                           "Authorization",
+                           "x-registry-auth",
+                           "x-amz-credential",
+                           "x-parse-session-token",
+                           "x-bearer"})
     EXPECT_TRUE(is_credential_header(name)) << name;
-  for (const char* name : {"accept", "host", "content-type", "content-length", "user-agent", "sec-websocket-key", "idempotency-key", "x-idempotency-key", "anthropic-version", "anthropic-beta", "if-none-match", "range",
-                           "mcp-session-id", "traceparent", "x-request-id", "origin", "referer", "x-stainless-lang", "grpc-timeout", "te", "sec-fetch-site", "cache-control", "accept-encoding", "git-protocol", "author", "x-author-id"})
+  for (const char* name : {"accept",
+                           "host",
+                           "content-type",
+                           "content-length",
+                           "user-agent",
+                           "sec-websocket-key",
+                           "idempotency-key",
+                           "x-idempotency-key",
+                           "anthropic-version",
+                           "anthropic-beta",
+                           "if-none-match",
+                           "range",
+                           "mcp-session-id",
+                           "traceparent",
+                           "x-request-id",
+                           "origin",
+                           "referer",
+                           "x-stainless-lang",
+                           "grpc-timeout",
+                           "te",
+                           "sec-fetch-site",
+                           "cache-control",
+                           "accept-encoding",
+                           "git-protocol",
+                           "author",
+                           "x-author-id"})
     EXPECT_FALSE(is_credential_header(name)) << name;
 }
 
