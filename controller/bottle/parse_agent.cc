@@ -21,7 +21,8 @@ constexpr std::array kReserved = {
     "GIT_SSL_CAPATH",     "GIT_SSL_NO_VERIFY",   "GIT_CONFIG_COUNT",    "GIT_CONFIG_PARAMETERS",
     "WGETRC",             "APT_CONFIG",          "JAVA_TOOL_OPTIONS",   "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",      "DENO_CERT",           "BUNDLE_SSL_CA_CERT",  "UV_NATIVE_TLS",
-    "BUN_CA",             "NIX_SSL_CERT_FILE",   "NO_PROXY",
+    "BUN_CA",             "NIX_SSL_CERT_FILE",   "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HEX_CACERTS_PATH",   "PERL_LWP_SSL_CA_FILE", "YARN_HTTPS_CA_FILE_PATH",
 };
 
 bool is_reserved(std::string_view name) {

@@ -132,10 +132,6 @@ RouteSpec parse_route(const Value& section, Report& report) {
   return route;
 }
 
-bool is_address(std::string_view host) {
-  return host.find(':') != host.npos || host.find_first_not_of("0123456789.") == host.npos;
-}
-
 // Ranges that name the bottle itself, or so much that the rule "never private addresses" would be gone.
 Result<std::string> parse_allow_cidr(std::string_view text) {
   Result<std::string> cidr = policy::canonical_cidr(text);
@@ -189,6 +185,10 @@ void parse_upstream_ca(const Value& section, EgressSpec* egress, Report& report)
 }
 
 }  // namespace
+
+bool is_address(std::string_view host) {
+  return host.find(':') != host.npos || host.find_first_not_of("0123456789.") == host.npos;
+}
 
 void parse_egress(const Value& section, EgressSpec* egress, Report& report) {
   if (!section) return;

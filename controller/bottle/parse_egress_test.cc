@@ -47,6 +47,15 @@ const ErrorCase kCases[] = {
 )"),
      R"(9:15: spec.egress.routes[0].host: "127.0.0.1" is inside the bottle: it needs no route
 )"},
+    {"HostPrivateAddress", in_route(R"({ host: 10.0.0.7 }
+)"),
+     R"(9:15: spec.egress.routes[0].host: "10.0.0.7" is a private or reserved address, which is refused unless egress.allowCIDRs names its network
+)"},
+    {"HostAddressThatIsAllowed", in_spec(R"(agent: { image: a }
+pipelock: { enabled: false }
+egress: { allowCIDRs: [10.0.0.0/24], routes: [{ host: 10.0.0.7 }, { host: 203.0.114.1 }] }
+)"),
+     ""},
     {"PortZero", in_route(R"({ host: a.test, ports: [0] }
 )"),
      R"(9:31: spec.egress.routes[0].ports[0]: expected a whole number from 1 to 65535, found the number 0

@@ -18,6 +18,9 @@ Result<std::string> parse_label(std::string_view text);      // RFC 1123 label, 
 Result<std::string> parse_subdomain(std::string_view text);  // labels joined by dots, at most 253 characters
 Result<std::string> parse_secret_key(std::string_view text);
 
+// Of a canonical host: is it an IP address.
+bool is_address(std::string_view host);
+
 std::optional<SecretKeyRef> read_secret_ref(const Value& value, Report& report);
 
 // Absolute, without empty, "." and ".." parts and without a slash at the end.

@@ -4,6 +4,7 @@
 
 #include "controller/bottle/parse.h"
 #include "controller/bottle/sections.h"
+#include "controller/policy/verdict.h"
 
 namespace bottle {
 namespace {
@@ -131,12 +132,18 @@ void check_support(const Bottle& bottle, Report& report) {
 
 void validate(const Bottle& bottle, Report& report) {
   check_support(bottle, report);
+  policy::RouteTable networks;
+  networks.allow_cidrs = bottle.egress.allow_cidrs;
   std::map<std::string, std::vector<size_t>> by_host;
   for (size_t i = 0; i < bottle.egress.routes.size(); ++i) {
     check_inspect(bottle, i, report);
     check_inject(bottle, i, report);
     const std::string& host = bottle.egress.routes[i].host;
     if (host.empty()) continue;
+    if (is_address(host) && !policy::address_allowed(networks, host)) {
+      report.error_at(at_route(i) + ".host", quoted(host) + " is a private or reserved address, which is refused "
+                                                            "unless egress.allowCIDRs names its network");
+    }
     std::vector<size_t>& earlier = by_host[host];
     check_conflicts(bottle, i, earlier, report);
     earlier.push_back(i);
