@@ -16,18 +16,13 @@ constexpr size_t kMaxItems = 1024;
 
 // Framing and routing belong to the engine: a token there would change where the request goes or
 // where it ends.
-constexpr std::string_view kNeverInjected[] = {"host",
-                                               "content-length",
-                                               "transfer-encoding",
-                                               "connection",
-                                               "keep-alive",
-                                               "te",
-                                               "trailer",
-                                               "upgrade",
-                                               "expect",
-                                               "proxy-connection",
-                                               "proxy-authorization",
-                                               "proxy-authenticate"};
+bool frames_the_message(std::string_view header) {
+  static constexpr std::string_view kNames[] = {
+      "host", "content-length", "transfer-encoding", "connection",
+      "te",   "trailer",        "upgrade",           "keep-alive"};
+  return header.substr(0, 6) == "proxy-" ||
+         std::find(std::begin(kNames), std::end(kNames), header) != std::end(kNames);
+}
 
 Status invalid(const std::string& where, std::string_view what) {
   return Status(Code::kInvalid, "route table: " + where + ": " + std::string(what));
@@ -106,8 +101,7 @@ Status read_inject(const json& list, const std::string& where, std::vector<Injec
     auto name = canonical_header_name(injection.header);
     if (!name || *name != injection.header)
       return invalid(where + ".header", "not a lower-case header name");
-    if (std::find(std::begin(kNeverInjected), std::end(kNeverInjected), *name) !=
-        std::end(kNeverInjected))
+    if (frames_the_message(*name))
       return invalid(where + ".header", *name + " cannot be injected: it belongs to the engine");
     if (!is_env_name(injection.token_env))
       return invalid(where + ".tokenEnv", "not a name of the form [A-Z][A-Z0-9_]*");
