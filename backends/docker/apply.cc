@@ -120,12 +120,12 @@ Status DockerBackend::update_live(const ApplyRequest& request, BottleState& stat
     state.guard_rules = guard_rules_of(plan);
   }
   say(progress, "egress", "waiting until the policy is enforced");
-  return wait_egress(plan, state.egress_id, state.missing_tokens, kPolicyUpdate);
+  return wait_egress(plan, state.egress_id, state.missing_tokens, false, kPolicyUpdate);
 }
 
 // Gate and public roots come out of the sidecars' image, the workspace gets its owner: by a container that is never started.
 Result<SharedFiles> DockerBackend::prepare(const BottlePlan& plan, const Progress& progress) {
-  (void)progress;
+  if (progress) progress("files", "taking the gate and the public roots from " + plan.guard.image);
   Json labels = labels_of(plan, state_, "files");
   Json body = {{"Image", plan.guard.image}, {"Labels", labels}, {"Cmd", {"true"}}, {"HostConfig", {{"NetworkMode", "none"}}}};
   const bool volume = plan.workspace.kind == WorkspaceSpec::Kind::kEmptyDir;
@@ -142,7 +142,7 @@ Result<SharedFiles> DockerBackend::prepare(const BottlePlan& plan, const Progres
       auto made = engine_.call("POST", "/volumes/create", Json{{"Name", name}, {"Labels", labels}});
       if (!made) return made.status().with_context("workspace volume");
     }
-    body["HostConfig"]["Mounts"] = {{{"Type", "volume"}, {"Source", name}, {"Target", "/workspace"}}};
+    body["HostConfig"]["Mounts"] = {{{"Type", "volume"}, {"Source", name}, {"Target", "/workspace"}, {"VolumeOptions", {{"NoCopy", true}}}}};
   }
   auto id = create(container_name("files", plan.slug), body, plan.slug);
   if (!id) return id.status();
@@ -249,7 +249,7 @@ Status DockerBackend::remake(const ApplyRequest& request, BottleState& state, co
 
     say(progress, "egress", "starting the proxy");
     if (auto s = start(*egress, "egress"); !s) return s;
-    if (auto s = wait_egress(plan, *egress, state.missing_tokens, kEgressStart); !s) return s;
+    if (auto s = wait_egress(plan, *egress, state.missing_tokens, true, kEgressStart); !s) return s;
 
     say(progress, "agent", "starting");
     if (g_cancelled) return Status(Code::kCancelled, "interrupted before the agent started");

@@ -65,6 +65,8 @@ Status add_mount(const Mount& m, const BottlePlan& plan, const ContainerPlan& c,
       case WorkspaceSpec::Kind::kEmptyDir:
         mount["Type"] = "volume";
         mount["Source"] = workspace_volume(plan.slug);
+        // Without the image's own files, as on a cluster: copying them would also give the folder its owner in the image.
+        mount["VolumeOptions"] = {{"NoCopy", true}};
         break;
     }
   } else {

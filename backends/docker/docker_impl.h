@@ -42,7 +42,9 @@ class DockerBackend final : public Backend {
   Result<std::string> create(const std::string& name, const Json& body, const std::string& slug);
   Status start(const std::string& id, std::string_view role) const;
   Status wait_guard(const std::string& id) const;
-  Status wait_egress(const BottlePlan& plan, const std::string& id, const std::vector<std::string>& missing,
+  // `fresh`: it was started just now, and an end or a restart is the end of the wait. One that has long been running may be on its
+  // way back from a crash.
+  Status wait_egress(const BottlePlan& plan, const std::string& id, const std::vector<std::string>& missing, bool fresh,
                      std::chrono::milliseconds limit) const;
   // Runs the guard's program once beside the holder; its output.
   Result<std::string> run_guard_once(const BottleState& state, const std::string& verb);

@@ -98,7 +98,7 @@ Status DockerBackend::wait_guard(const std::string& id) const {
 }
 
 Status DockerBackend::wait_egress(const BottlePlan& plan, const std::string& id, const std::vector<std::string>& missing,
-                                  std::chrono::milliseconds limit) const {
+                                  bool fresh, std::chrono::milliseconds limit) const {
   const std::string path = state_.source_dir(plan.slug, Source::kRun) + "/status.json";
   const auto deadline = Clock::now() + limit;
   auto next_look = Clock::now() + std::chrono::milliseconds(250);
@@ -117,7 +117,7 @@ Status DockerBackend::wait_egress(const BottlePlan& plan, const std::string& id,
       if (bool_at(j, "/ready") && hash == plan.policy_hash && error.empty() && tokens_seen) return Status::ok();
       last = !error.empty() ? error : hash != plan.policy_hash ? "it enforces " + (hash.empty() ? "nothing" : hash) : "it is not ready";
     }
-    if (Clock::now() >= next_look) {
+    if (fresh && Clock::now() >= next_look) {
       next_look = Clock::now() + std::chrono::milliseconds(250);
       auto now = engine_.call("GET", "/containers/" + id + "/json");
       if (!now) return now.status().with_context("egress");
