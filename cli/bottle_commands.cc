@@ -133,8 +133,6 @@ void print_conditions(Context& c, const Observation& o) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& k : o.conditions) rows.push_back({"  " + k.type, k.status, k.reason, printable(k.message)});
   c.out << paint(c.color_out, Color::kBold, o.name) << "\n" << table(rows);
-  if (const auto* scanned = o.condition("Scanned"); scanned && scanned->status == "False")
-    warn(c, o.name + ": nothing scans what the agent sends and receives (Scanned=False)");
 }
 
 int interrupted(Context& c, const std::string& name) {
