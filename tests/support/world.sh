@@ -117,6 +117,7 @@ down() {
   # Programs in the namespace would keep it alive: end those, by their number.
   if [ -e "/run/netns/$ns" ]; then
     local pids; pids=$(ip netns pids "$ns")
+    # shellcheck disable=SC2086  # one word for each number
     [ -z "$pids" ] || kill $pids 2>/dev/null
     ip link del "$veth" 2>/dev/null
     ip netns del "$ns"
