@@ -112,7 +112,9 @@ Status DockerBackend::update_live(const ApplyRequest& request, BottleState& stat
   auto old = state_.load(plan.slug);
   const bool guard_changes = !old || old->guard_rules != guard_rules_of(plan) || old->resolvers != state.resolvers;
   say(progress, "policy", "updating the running bottle");
-  if (auto s = state_.write_policy(plan, request.tokens, state.resolvers); !s) return s;
+  const int64_t generation = egress_generation(plan.slug);
+  auto changed = state_.write_policy(plan, request.tokens, state.resolvers);
+  if (!changed) return changed.status();
   if (guard_changes) {
     say(progress, "guard", "loading the changed rules");
     state.guard_rules.clear();  // until they are loaded, the next `up` has to try again
@@ -120,7 +122,7 @@ Status DockerBackend::update_live(const ApplyRequest& request, BottleState& stat
     state.guard_rules = guard_rules_of(plan);
   }
   say(progress, "egress", "waiting until the policy is enforced");
-  return wait_egress(plan, state.egress_id, state.missing_tokens, false, kPolicyUpdate);
+  return wait_egress(plan, state, {kPolicyUpdate, false, *changed ? generation : -1});
 }
 
 // Gate and public roots come out of the sidecars' image, the workspace gets its owner: by a container that is never started.
@@ -249,17 +251,12 @@ Status DockerBackend::remake(const ApplyRequest& request, BottleState& state, co
 
     say(progress, "egress", "starting the proxy");
     if (auto s = start(*egress, "egress"); !s) return s;
-    if (auto s = wait_egress(plan, *egress, state.missing_tokens, true, kEgressStart); !s) return s;
+    if (auto s = wait_egress(plan, state, {kEgressStart, true, -1}); !s) return s;
 
     say(progress, "agent", "starting");
     if (g_cancelled) return Status(Code::kCancelled, "interrupted before the agent started");
     if (auto s = start(*agent, "agent"); !s) return s;
-    auto now = engine_.call("GET", "/containers/" + *agent + "/json");
-    if (!now) return now.status();
-    int64_t code = int_at(*now, "/State/ExitCode");
-    if (!bool_at(*now, "/State/Running") && code >= 125 && code <= 127)
-      return Status(Code::kInvalid, "the agent's command did not run (exit code " + std::to_string(code) + "): " + last_lines(*agent, 5));
-    return Status::ok();
+    return wait_agent(*agent);
   };
   Status done = up();
   if (!done) stop_all(state);

@@ -42,10 +42,17 @@ class DockerBackend final : public Backend {
   Result<std::string> create(const std::string& name, const Json& body, const std::string& slug);
   Status start(const std::string& id, std::string_view role) const;
   Status wait_guard(const std::string& id) const;
-  // `fresh`: it was started just now, and an end or a restart is the end of the wait. One that has long been running may be on its
-  // way back from a crash.
-  Status wait_egress(const BottlePlan& plan, const std::string& id, const std::vector<std::string>& missing, bool fresh,
-                     std::chrono::milliseconds limit) const;
+  struct EgressWait {
+    std::chrono::milliseconds limit;
+    // It was started just now: its end or a restart is the end of the wait. One that has long been running may be on its way back
+    // from a crash.
+    bool fresh;
+    int64_t after_generation;  // a table loaded later than this one; -1: any
+  };
+  Status wait_egress(const BottlePlan& plan, const BottleState& state, const EgressWait& wait) const;
+  int64_t egress_generation(const std::string& slug) const;  // -1: unknown
+  // Until the agent's command has taken the place of the gate.
+  Status wait_agent(const std::string& id) const;
   // Runs the guard's program once beside the holder; its output.
   Result<std::string> run_guard_once(const BottleState& state, const std::string& verb);
   std::string last_lines(const std::string& id, int lines) const;

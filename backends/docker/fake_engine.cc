@@ -157,7 +157,7 @@ void FakeEngine::report_egress(const Container& c) {
   std::string routes = read_text(mount_source(c.body, "/etc/bot-bottle/policy") + "/routes.yaml"), hash;
   if (auto at = routes.find("sha256:"); at != std::string::npos) hash = routes.substr(at, 71);
   std::string path = mount_source(c.body, "/run/bot-bottle") + "/status.json";
-  std::ofstream(path + ".new") << Json{{"policyHash", hash}, {"ready", true}, {"error", nullptr}, {"tokens", Json::object()}}.dump();
+  std::ofstream(path + ".new") << Json{{"policyHash", hash}, {"ready", true}, {"error", nullptr}, {"tokens", Json::object()}, {"generation", ++generation_}}.dump();
   std::rename((path + ".new").c_str(), path.c_str());
 }
 

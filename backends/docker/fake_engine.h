@@ -71,7 +71,7 @@ class FakeEngine {
   std::vector<std::pair<std::string, Fault>> faults_;
   std::vector<std::string> calls_, starts_;
   std::string bodies_, pull_answer_;
-  int next_id_ = 1;
+  int next_id_ = 1, generation_ = 0;
   std::jthread egress_;
 };
 

@@ -63,6 +63,9 @@ Observation DockerBackend::observe_state(const BottleState& s) const {
   }
   const auto &guard = o.containers[0], &egress = o.containers[1], &agent = o.containers[2];
   const bool guarded = guard.state == "running" && guard.started_at == s.guard_started_at && joined_right;
+  const std::string guard_said = guard.state != "running" ? "the guard is " + guard.state
+                                 : guarded ? ""
+                                           : "the guard was started again: egress and agent belong to its old network namespace";
   std::string egress_said = "egress is " + egress.state;
   bool egress_ready = false;
   if (egress.state == "running") {
@@ -83,7 +86,7 @@ Observation DockerBackend::observe_state(const BottleState& s) const {
   else if (!s.ready && !s.message.empty())
     c.push_back(condition("Ready", false, s.reason, s.message));
   else if (!guarded)
-    c.push_back(condition("Ready", false, "GuardDown", "the guard is " + guard.state + "; bottle up makes the bottle again"));
+    c.push_back(condition("Ready", false, "GuardDown", guard_said + "; bottle up makes the bottle again"));
   else if (!egress_ready)
     c.push_back(condition("Ready", false, "EgressNotReady", egress_said));
   else if (!enforced)
@@ -96,7 +99,7 @@ Observation DockerBackend::observe_state(const BottleState& s) const {
   c.push_back(s.missing_tokens.empty() ? condition("SecretsFound", true, "Found")
                                        : condition("SecretsFound", false, "Missing", "no value for " + joined(s.missing_tokens) +
                                                                                          "; their routes answer 503 until the next up with them"));
-  c.push_back(guarded ? condition("Isolated", true, "GuardVerified") : condition("Isolated", false, "GuardDown", "the guard is " + guard.state));
+  c.push_back(guarded ? condition("Isolated", true, "GuardVerified") : condition("Isolated", false, "GuardDown", guard_said));
   c.push_back(guarded && egress_ready ? condition("SidecarsReady", true, "Ready") : condition("SidecarsReady", false, "NotReady", egress_said));
   c.push_back(agent.state == "running" ? condition("AgentRunning", true, "Running")
                                        : condition("AgentRunning", false, agent.reason.empty() ? "NotRunning" : agent.reason, "the agent is " + agent.state));

@@ -222,8 +222,11 @@ TEST(State, KeepsTheBareKeyApartAndTheFolderClosed) {
   EXPECT_EQ(read_file(d + "/trust/ca.pem")->find("PRIVATE"), std::string::npos);
   struct stat before {}, after {};
   ASSERT_EQ(::stat((d + "/resolvers/resolv.conf").c_str(), &before), 0);
+  EXPECT_FALSE(*state->write_policy(p, tokens, {"10.0.0.1"})) << "nothing is new";
   tokens.clear();
-  ASSERT_TRUE(state->write_policy(p, tokens, {"10.0.0.2"}));
+  auto changed = state->write_policy(p, tokens, {"10.0.0.2"});
+  ASSERT_TRUE(changed);
+  EXPECT_TRUE(*changed);
   ASSERT_EQ(::stat((d + "/resolvers/resolv.conf").c_str(), &after), 0);
   EXPECT_EQ(before.st_ino, after.st_ino) << "a mounted file pins its inode";
   EXPECT_EQ(mode_of(d + "/tokens/TOK"), 0u) << "a token that is not given any more is gone";

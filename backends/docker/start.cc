@@ -12,6 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr long kGuardLimitMs = 20'000;
+constexpr char kGatePath[] = "/.bot-bottle/gate";
 
 // The guard's one JSON line about itself, among what else may be there.
 struct GuardSaid {
@@ -97,10 +98,17 @@ Status DockerBackend::wait_guard(const std::string& id) const {
                                      (other.empty() ? "" : ": " + other));
 }
 
-Status DockerBackend::wait_egress(const BottlePlan& plan, const std::string& id, const std::vector<std::string>& missing,
-                                  bool fresh, std::chrono::milliseconds limit) const {
+int64_t DockerBackend::egress_generation(const std::string& slug) const {
+  auto text = read_file(state_.source_dir(slug, Source::kRun) + "/status.json", 1u << 20);
+  Json j = text ? Json::parse(*text, nullptr, false) : Json();
+  return j.is_object() && j.contains("generation") ? int_at(j, "/generation") : -1;
+}
+
+Status DockerBackend::wait_egress(const BottlePlan& plan, const BottleState& state, const EgressWait& wait) const {
   const std::string path = state_.source_dir(plan.slug, Source::kRun) + "/status.json";
-  const auto deadline = Clock::now() + limit;
+  const std::string& id = state.egress_id;
+  const auto& missing = state.missing_tokens;
+  const auto deadline = Clock::now() + wait.limit;
   auto next_look = Clock::now() + std::chrono::milliseconds(250);
   std::string last = "no status yet";
   for (;;) {
@@ -114,10 +122,11 @@ Status DockerBackend::wait_egress(const BottlePlan& plan, const std::string& id,
         std::string said = text_at(j, "/tokens/" + ref.env);
         if (!said.empty() && said != (absent ? "missing" : "present")) tokens_seen = false;
       }
-      if (bool_at(j, "/ready") && hash == plan.policy_hash && error.empty() && tokens_seen) return Status::ok();
-      last = !error.empty() ? error : hash != plan.policy_hash ? "it enforces " + (hash.empty() ? "nothing" : hash) : "it is not ready";
+      const bool new_enough = wait.after_generation < 0 || int_at(j, "/generation") > wait.after_generation;
+      if (bool_at(j, "/ready") && hash == plan.policy_hash && error.empty() && tokens_seen && new_enough) return Status::ok();
+      last = !error.empty() ? error : hash != plan.policy_hash ? "it enforces " + (hash.empty() ? "nothing" : hash) : bool_at(j, "/ready") ? "it has not loaded the change" : "it is not ready";
     }
-    if (fresh && Clock::now() >= next_look) {
+    if (wait.fresh && Clock::now() >= next_look) {
       next_look = Clock::now() + std::chrono::milliseconds(250);
       auto now = engine_.call("GET", "/containers/" + id + "/json");
       if (!now) return now.status().with_context("egress");
@@ -127,11 +136,35 @@ Status DockerBackend::wait_egress(const BottlePlan& plan, const std::string& id,
     }
     if (Clock::now() > deadline) {
       std::string lines = last_lines(id, 5);
-      return Status(Code::kTimeout, "egress does not enforce the policy after " + std::to_string(limit.count() / 1000) + " s: " + last +
+      return Status(Code::kTimeout, "egress does not enforce the policy after " + std::to_string(wait.limit.count() / 1000) + " s: " + last +
                                         (lines.empty() ? "" : "; its log: " + lines));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+}
+
+Status DockerBackend::wait_agent(const std::string& id) const {
+  const auto deadline = Clock::now() + std::chrono::seconds(12);  // the gate itself gives up after 10
+  while (Clock::now() < deadline && !g_cancelled) {
+    auto now = engine_.call("GET", "/containers/" + id + "/json");
+    if (!now) return now.status().with_context("agent");
+    int64_t code = int_at(*now, "/State/ExitCode");
+    if (!bool_at(*now, "/State/Running") && !bool_at(*now, "/State/Restarting")) {
+      if (code < 125 || code > 127) return Status::ok();  // it ran, and is done
+      return Status(Code::kInvalid, "the agent's command did not run (exit code " + std::to_string(code) + "): " + last_lines(id, 5));
+    }
+    auto top = engine_.call("GET", "/containers/" + id + "/top");
+    if (!top || !top->is_object() || !top->contains("Processes")) return Status::ok();  // no ps where the engine is: not to be seen
+    bool gate = false, other = false;
+    for (const auto& p : (*top)["Processes"]) {
+      std::string command = p.is_array() && !p.empty() && p.back().is_string() ? p.back().get<std::string>() : "";
+      if (command.rfind(kGatePath, 0) == 0) gate = true;
+      else if (command.find(kGatePath) == std::string::npos) other = true;
+    }
+    if (!gate && other) return Status::ok();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return g_cancelled ? Status(Code::kCancelled, "interrupted") : Status(Code::kTimeout, "the agent does not come through the gate: " + last_lines(id, 5));
 }
 
 Result<std::string> DockerBackend::run_guard_once(const BottleState& state, const std::string& verb) {

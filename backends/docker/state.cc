@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <openssl/crypto.h>
+
 #include <set>
 #include <sstream>
 
@@ -220,27 +222,37 @@ Status StateDir::write_all(const BottlePlan& plan, const pki::CertificateAuthori
   for (const auto& [name, content] : plan.trust_files) files.push_back({Source::kAgentTrust, name, content});
   for (const auto& f : files)
     if (auto s = write_file(source_dir(slug, f.source) + "/" + f.name, f.content, f.mode); !s) return s;
-  return write_policy(plan, tokens, resolvers);
+  return write_policy(plan, tokens, resolvers).status();
 }
 
-Status StateDir::write_policy(const BottlePlan& plan, const std::map<std::string, SecretString>& tokens,
-                              const std::vector<std::string>& resolvers) const {
+Result<bool> StateDir::write_policy(const BottlePlan& plan, const std::map<std::string, SecretString>& tokens,
+                                    const std::vector<std::string>& resolvers) const {
   const std::string& slug = plan.slug;
+  bool changed = false;
+  auto put = [&](const std::string& path, std::string_view content, bool always) -> Status {
+    auto now = read_file(path);
+    const bool same = now && *now == content;
+    if (now) OPENSSL_cleanse(now->data(), now->size());
+    changed = changed || !same;
+    return same && !always ? Status::ok() : write_file(path, content, kSharedFile);
+  };
   std::set<std::string> wanted;
-  std::string folder = source_dir(slug, Source::kTokens);
+  const std::string folder = source_dir(slug, Source::kTokens);
   for (const auto& ref : plan.tokens) {
     auto it = tokens.find(ref.env);
     if (it == tokens.end() || it->second.empty()) continue;
     wanted.insert(ref.env);
-    if (auto s = write_file(folder + "/" + ref.env, it->second.expose(), kSharedFile); !s) return s;
+    if (auto s = put(folder + "/" + ref.env, it->second.expose(), false); !s) return s;
   }
-  for (const auto& [name, content] : plan.policy_files)
-    if (auto s = write_file(source_dir(slug, Source::kPolicy) + "/" + name, content, kSharedFile); !s) return s;
+  for (const auto& name : entries(folder))
+    if (!wanted.count(name)) changed = ::unlink((folder + "/" + name).c_str()) == 0 || changed;
   for (const auto& [name, content] : plan.guard_files)
     if (auto s = write_file(source_dir(slug, Source::kGuardRules) + "/" + name, content, kSharedFile); !s) return s;
-  for (const auto& name : entries(folder))
-    if (!wanted.count(name)) ::unlink((folder + "/" + name).c_str());
-  return write_in_place(source_dir(slug, Source::kResolvers) + "/resolv.conf", resolv_conf(resolvers));
+  // Last, and written anew when only a token changed: egress counts the tables it loads, and the count says that it has seen all this.
+  for (const auto& [name, content] : plan.policy_files)
+    if (auto s = put(source_dir(slug, Source::kPolicy) + "/" + name, content, changed); !s) return s;
+  if (auto s = write_in_place(source_dir(slug, Source::kResolvers) + "/resolv.conf", resolv_conf(resolvers)); !s) return s;
+  return changed;
 }
 
 Status StateDir::write_about(const BottlePlan& plan, const std::string& bottle_json) const {

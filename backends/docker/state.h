@@ -68,8 +68,9 @@ class StateDir {
   Status write_all(const BottlePlan& plan, const pki::CertificateAuthority& ca, const SharedFiles& shared,
                    const std::map<std::string, SecretString>& tokens, const std::vector<std::string>& resolvers) const;
   // What a live update changes: tokens (before the routes that name them), routes, guard rules, resolvers.
-  Status write_policy(const BottlePlan& plan, const std::map<std::string, SecretString>& tokens,
-                      const std::vector<std::string>& resolvers) const;
+  // True when egress has something new to load.
+  Result<bool> write_policy(const BottlePlan& plan, const std::map<std::string, SecretString>& tokens,
+                            const std::vector<std::string>& resolvers) const;
   Status write_about(const BottlePlan& plan, const std::string& bottle_json) const;
 
   Status remove(const std::string& slug) const;
