@@ -218,6 +218,53 @@ TEST_F(DockerBackendTest, ADeadGuardOrOneOfAnotherNamespaceMeansANewBottle) {
   EXPECT_EQ(ready().status, "True");
 }
 
+TEST_F(DockerBackendTest, ANewTokenAloneIsWaitedFor) {
+  ASSERT_TRUE(up(request()));
+  auto q = request();
+  q.tokens.begin()->second = SecretString("second");
+  ASSERT_TRUE(up(q));
+  EXPECT_THAT(engine_->starts(), ElementsAre("guard", "egress", "agent"));
+  EXPECT_EQ(*read_file(dir_ + "/state/one/tokens/" + q.plan.tokens[0].env), "second");
+}
+
+TEST_F(DockerBackendTest, AnInterruptLeavesWhatDownAndCleanupHandle) {
+  for (bool by_down : {true, false}) {
+    engine_->script("egress", "");  // runs, and never reports
+    const size_t before = engine_->starts().size();
+    std::jthread user([&] {
+      while (engine_->starts().size() < before + 2) std::this_thread::yield();
+      g_cancelled = true;
+    });
+    Status s = up(request());
+    user.join();
+    g_cancelled = false;
+    EXPECT_EQ(s.code(), Code::kCancelled) << s.message();
+    for (const auto& [name, c] : engine_->containers()) EXPECT_FALSE(c.running) << name;
+    EXPECT_EQ(ready().reason, "Interrupted");
+    EXPECT_TRUE(by_down ? backend_->remove("one", {}) : backend_->cleanup(false).status());
+    EXPECT_TRUE(names().empty());
+    EXPECT_TRUE(engine_->networks().empty());
+    EXPECT_NE(::access((dir_ + "/state/one").c_str(), F_OK), 0);
+  }
+}
+
+TEST_F(DockerBackendTest, OneCommandAtATimeChangesABottle) {
+  ASSERT_TRUE(up(request()));
+  auto other = open_docker_backend({dir_ + "/engine.sock", dir_ + "/state"});
+  ASSERT_TRUE(other);
+  engine_->script("egress", "");
+  engine_->kill("claude-bottle-guard-one");
+  std::jthread first([&] { (void)up(request()); });
+  while (engine_->starts().size() < 5) std::this_thread::yield();
+  EXPECT_EQ((*other)->remove("one", {}).code(), Code::kConflict);
+  auto swept = (*other)->cleanup(false);
+  ASSERT_TRUE(swept);
+  EXPECT_TRUE(swept->removed.empty());
+  g_cancelled = true;
+  first.join();
+  g_cancelled = false;
+}
+
 TEST_F(DockerBackendTest, AMissingTokenIsACondition) {
   auto q = request();
   q.tokens.clear();
