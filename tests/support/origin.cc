@@ -33,7 +33,15 @@ long param(const httplib::Request& req, const char* name, long otherwise) {
   return req.has_param(name) ? std::strtol(req.get_param_value(name).c_str(), nullptr, 10) : otherwise;
 }
 
-char pattern(size_t i) { return static_cast<char>((i * 31 + (i >> 8)) & 255); }
+// Byte i of /bytes is (31 i + i / 256) mod 256: a period of 64 KiB, so that any 256 KiB of it can be sent from one table.
+const std::string& pattern() {
+  static const std::string table = [] {
+    std::string t(65536 + 262144, '\0');
+    for (size_t i = 0; i < t.size(); ++i) t[i] = static_cast<char>((i * 31 + (i >> 8)) & 255);
+    return t;
+  }();
+  return table;
+}
 
 std::string hex(const unsigned char* data, size_t size) {
   std::string out;
@@ -93,7 +101,7 @@ void handle(const std::string& server, const httplib::Request& req, httplib::Res
   if (req.path != "/fast") write_line(request_log, seen);
 
   res.set_header("X-Origin", server);
-  const std::string& path = req.path;
+  const std::string path = req.path.starts_with("/v1/") ? req.path.substr(3) : req.path;
   if (path == "/fast") {
     res.set_content("ok", "text/plain");
   } else if (path == "/sse") {
@@ -109,9 +117,7 @@ void handle(const std::string& server, const httplib::Request& req, httplib::Res
     res.set_header("ETag", "\"pattern\"");
     res.set_content_provider(static_cast<size_t>(param(req, "n", 1000)), "application/octet-stream",
                              [](size_t offset, size_t length, httplib::DataSink& sink) {
-                               std::string chunk(std::min<size_t>(length, 262144), '\0');
-                               for (size_t i = 0; i < chunk.size(); ++i) chunk[i] = pattern(offset + i);
-                               return sink.write(chunk.data(), chunk.size());
+                               return sink.write(pattern().data() + offset % 65536, std::min<size_t>(length, 262144));
                              });
   } else if (path == "/chunked") {
     res.set_chunked_content_provider("text/plain", [i = 0L, n = param(req, "n", 10)](size_t, httplib::DataSink& sink) mutable {

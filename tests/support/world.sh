@@ -116,9 +116,8 @@ down() {
   fi
   # Programs in the namespace would keep it alive: end those, by their number.
   if [ -e "/run/netns/$ns" ]; then
-    local pids; pids=$(ip netns pids "$ns")
-    # shellcheck disable=SC2086  # one word for each number
-    [ -z "$pids" ] || kill $pids 2>/dev/null
+    local pid
+    for pid in $(ip netns pids "$ns"); do kill "$pid" 2>/dev/null; done
     ip link del "$veth" 2>/dev/null
     ip netns del "$ns"
   fi
