@@ -2,6 +2,7 @@
 #include "backends/docker/docker_impl.h"
 
 #include <ctime>
+#include <functional>
 #include <thread>
 
 #include "backends/docker/archive.h"
@@ -125,52 +126,76 @@ Status DockerBackend::update_live(const ApplyRequest& request, BottleState& stat
   return wait_egress(plan, state, {kPolicyUpdate, false, *changed ? generation : -1});
 }
 
-// Gate and public roots come out of the sidecars' image, the workspace gets its owner: by a container that is never started.
-Result<SharedFiles> DockerBackend::prepare(const BottlePlan& plan, const Progress& progress) {
-  if (progress) progress("files", "taking the gate and the public roots from " + plan.guard.image);
-  Json labels = labels_of(plan, state_, "files");
-  Json body = {{"Image", plan.guard.image}, {"Labels", labels}, {"Cmd", {"true"}}, {"HostConfig", {{"NetworkMode", "none"}}}};
-  const bool volume = plan.workspace.kind == WorkspaceSpec::Kind::kEmptyDir;
-  bool fresh = false;
-  if (volume) {
-    std::string name = workspace_volume(plan.slug);
-    auto found = engine_.call("GET", "/volumes/" + name);
-    if (found && !ours(found->value("Labels", Json::object()), plan.slug))
-      return Status(Code::kConflict, "the volume name " + name + " is taken by something that is not ours; remove it (docker volume rm) "
-                                     "or give the bottle another name");
-    if (!found && found.status().code() != Code::kNotFound) return found.status();
-    if (!found) {
-      fresh = true;
-      auto made = engine_.call("POST", "/volumes/create", Json{{"Name", name}, {"Labels", labels}});
-      if (!made) return made.status().with_context("workspace volume");
-    }
-    body["HostConfig"]["Mounts"] = {{{"Type", "volume"}, {"Source", name}, {"Target", "/workspace"}, {"VolumeOptions", {{"NoCopy", true}}}}};
-  }
+// Work on files of the sidecars' image, or of a volume, needs a container, but not one that is ever started.
+Status DockerBackend::with_files_container(const BottlePlan& plan, const Json& mounts, const std::function<Status(const std::string&)>& work) {
+  Json body = {{"Image", plan.guard.image}, {"Labels", labels_of(plan, state_, "files")}, {"Cmd", {"true"}},
+               {"HostConfig", {{"NetworkMode", "none"}, {"Mounts", mounts}}}};
   auto id = create(container_name("files", plan.slug), body, plan.slug);
   if (!id) return id.status();
-  auto work = [&]() -> Result<SharedFiles> {
-    SharedFiles files;
-    struct Wanted {
-      const char* path;
-      std::string* to;
-    };
-    for (const Wanted& w : {Wanted{"/usr/local/bin/gate", &files.gate}, Wanted{"/etc/ssl/certs/ca-certificates.crt", &files.roots_pem}}) {
-      auto tar = engine_.bytes("GET", "/containers/" + *id + "/archive?path=" + url_encode(w.path), "", "");
+  Status s = work(*id);
+  (void)remove_container(*id, plan.slug);
+  return s;
+}
+
+Result<SharedFiles> DockerBackend::shared_files(const BottlePlan& plan, const std::string& image_id, const Progress& progress) {
+  SharedFiles files;
+  struct Wanted {
+    const char *path, *name;
+    std::string* to;
+  };
+  const Wanted wanted[] = {{"/usr/local/bin/gate", "gate", &files.gate}, {"/etc/ssl/certs/ca-certificates.crt", "roots.pem", &files.roots_pem}};
+  // Kept by the image's id, which is a hash of its content.
+  const std::string all = state_.root() + "/.cache", folder = all + "/" + image_id.substr(image_id.find(':') + 1);
+  bool kept = true;
+  for (const auto& w : wanted) {
+    auto file = read_file(folder + "/" + w.name);
+    kept = kept && file && !file->empty();
+    if (kept) *w.to = std::move(*file);
+  }
+  if (kept) return files;
+  say(progress, "files", "taking the gate and the public roots from " + plan.guard.image);
+  Status s = with_files_container(plan, Json::array(), [&](const std::string& id) -> Status {
+    for (const auto& w : wanted) {
+      auto tar = engine_.bytes("GET", "/containers/" + id + "/archive?path=" + url_encode(w.path), "", "");
       if (!tar) return tar.status().with_context("image " + plan.guard.image + " lacks " + w.path + " (build it with images/build.sh)");
       auto file = untar_one(*tar);
       if (!file) return file.status().with_context("image " + plan.guard.image + ", " + w.path);
       *w.to = std::move(*file);
     }
-    if (fresh) {
-      auto put = engine_.bytes("PUT", "/containers/" + *id + "/archive?path=%2F",
-                               tar_folder("workspace/", 0755, plan.agent.uid, plan.agent.gid), "application/x-tar");
-      if (!put) return put.status().with_context("owner of the workspace");
-    }
-    return files;
-  };
-  auto files = work();
-  (void)remove_container(*id, plan.slug);
+    return Status::ok();
+  });
+  if (!s) return s;
+  (void)remove_tree(all);  // of images before
+  if (make_dirs(folder, 0700))
+    for (const auto& w : wanted) (void)write_file(folder + "/" + w.name, *w.to, 0600);
   return files;
+}
+
+// True when the volume is new.
+Result<bool> DockerBackend::ensure_workspace(const BottlePlan& plan) {
+  if (plan.workspace.kind != WorkspaceSpec::Kind::kEmptyDir) return false;
+  const std::string name = workspace_volume(plan.slug);
+  auto found = engine_.call("GET", "/volumes/" + name);
+  if (!found && found.status().code() != Code::kNotFound) return found.status();
+  if (!found) {
+    auto made = engine_.call("POST", "/volumes/create", Json{{"Name", name}, {"Labels", labels_of(plan, state_, "workspace")}});
+    if (!made) return made.status().with_context("workspace volume");
+    return true;
+  }
+  if (!ours(found->value("Labels", Json::object()), plan.slug))
+    return Status(Code::kConflict, "the volume name " + name + " is taken by something that is not ours; remove it (docker volume rm) "
+                                   "or give the bottle another name");
+  return false;
+}
+
+Status DockerBackend::own_workspace(const BottlePlan& plan) {
+  Json mount = {{"Type", "volume"}, {"Source", workspace_volume(plan.slug)}, {"Target", "/workspace"}, {"VolumeOptions", {{"NoCopy", true}}}};
+  return with_files_container(plan, Json::array({mount}), [&](const std::string& id) {
+    return engine_
+        .bytes("PUT", "/containers/" + id + "/archive?path=%2F", tar_folder("workspace/", 0755, plan.agent.uid, plan.agent.gid), "application/x-tar")
+        .status()
+        .with_context("owner of the workspace");
+  });
 }
 
 Result<std::string> DockerBackend::ensure_network(const BottlePlan& plan, const BottleState& state) {
@@ -195,16 +220,21 @@ Result<std::string> DockerBackend::ensure_network(const BottlePlan& plan, const 
 Status DockerBackend::remake(const ApplyRequest& request, BottleState& state, const Progress& progress) {
   const BottlePlan& plan = request.plan;
   // Everything that can fail without touching what runs comes first: images, the agent's command, files of the image.
-  Json agent_image;
+  Json agent_image, guard_image;
   for (const ContainerPlan* c : {&plan.guard, &plan.egress, &plan.agent}) {
     auto image = ensure_image(engine_, c->image, request.pull, role_name(c->role), progress);
     if (!image) return image.status();
     if (c->role == Role::kAgent) agent_image = std::move(*image);
+    else if (c->role == Role::kGuard) guard_image = std::move(*image);
   }
   auto agent_body = container_body(plan, plan.agent, state_, "", agent_image);
   if (!agent_body) return agent_body.status();
-  auto shared = prepare(plan, progress);
+  auto shared = shared_files(plan, text_at(guard_image, "/Id"), progress);
   if (!shared) return shared.status();
+  auto new_workspace = ensure_workspace(plan);
+  if (!new_workspace) return new_workspace.status();
+  const std::string owner = std::to_string(plan.agent.uid) + ":" + std::to_string(plan.agent.gid);
+  const bool give_workspace = plan.workspace.kind == WorkspaceSpec::Kind::kEmptyDir && (*new_workspace || state.workspace_owner != owner);
   auto ca = state_.ca(plan, std::time(nullptr));
   if (!ca) return ca.status();
 
@@ -231,8 +261,11 @@ Status DockerBackend::remake(const ApplyRequest& request, BottleState& state, co
     (*agent_body)["HostConfig"]["NetworkMode"] = joined;
     // Made side by side while the guard works, started one after the other.
     Result<std::string> egress(Code::kInternal, "egress was not created"), agent(Code::kInternal, "agent was not created");
-    Status guarded;
+    Status guarded, owned;
     {
+      std::jthread own([&] {
+        if (give_workspace) owned = own_workspace(plan);
+      });
       std::jthread make_egress([&] { egress = create(container_name("egress", plan.slug), *egress_body, plan.slug); });
       std::jthread make_agent([&] { agent = create(container_name("agent", plan.slug), *agent_body, plan.slug); });
       guarded = start(*guard, "guard");
@@ -241,6 +274,8 @@ Status DockerBackend::remake(const ApplyRequest& request, BottleState& state, co
     if (egress) state.egress_id = *egress;
     if (agent) state.agent_id = *agent;
     if (!guarded) return guarded;
+    if (!owned) return owned;
+    state.workspace_owner = owner;
     if (!egress) return egress.status();
     if (!agent) return agent.status();
     auto held = engine_.call("GET", "/containers/" + *guard + "/json");

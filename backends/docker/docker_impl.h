@@ -35,7 +35,10 @@ class DockerBackend final : public Backend {
   Status remake(const ApplyRequest& request, BottleState& state, const Progress& progress);
   Status update_live(const ApplyRequest& request, BottleState& state, const Progress& progress);
   bool can_update_live(const BottlePlan& plan, const BottleState& old, const std::string& ca_fingerprint) const;
-  Result<SharedFiles> prepare(const BottlePlan& plan, const Progress& progress);
+  Status with_files_container(const BottlePlan& plan, const Json& mounts, const std::function<Status(const std::string&)>& work);
+  Result<SharedFiles> shared_files(const BottlePlan& plan, const std::string& image_id, const Progress& progress);
+  Result<bool> ensure_workspace(const BottlePlan& plan);
+  Status own_workspace(const BottlePlan& plan);
   Result<std::string> ensure_network(const BottlePlan& plan, const BottleState& state);
 
   // start.cc

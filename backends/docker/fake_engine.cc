@@ -85,7 +85,9 @@ void FakeEngine::script(const std::string& role, const std::string& log, int exi
 }
 void FakeEngine::add_image(const std::string& name, const Json& config) {
   std::lock_guard lock(mutex_);
-  images_[name] = {{"Id", "sha256:" + name}, {"Config", config}};
+  std::string id = name;
+  std::replace(id.begin(), id.end(), '/', '-');
+  images_[name] = {{"Id", "sha256:" + id}, {"Config", config}};
 }
 void FakeEngine::remove_image(const std::string& name) {
   std::lock_guard lock(mutex_);

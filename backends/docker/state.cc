@@ -75,7 +75,7 @@ Json to_json(const BottleState& s) {
           {"egressId", s.egress_id}, {"agentId", s.agent_id}, {"guardStartedAt", s.guard_started_at}, {"podHash", s.pod_hash},
           {"policyHash", s.policy_hash}, {"egressArgv", s.egress_argv}, {"guardRules", s.guard_rules},
           {"caFingerprint", s.ca_fingerprint}, {"caNotAfter", s.ca_not_after}, {"missingTokens", s.missing_tokens},
-          {"resolvers", s.resolvers}, {"restartPolicy", s.restart_policy}, {"ready", s.ready}, {"everReady", s.ever_ready}, {"scanned", s.scanned},
+          {"resolvers", s.resolvers}, {"restartPolicy", s.restart_policy}, {"workspaceOwner", s.workspace_owner}, {"ready", s.ready}, {"everReady", s.ever_ready}, {"scanned", s.scanned},
           {"reason", s.reason}, {"message", s.message}};
 }
 
@@ -94,6 +94,7 @@ BottleState from_json(const Json& j) {
   s.guard_id = t("guardId"), s.egress_id = t("egressId"), s.agent_id = t("agentId"), s.guard_started_at = t("guardStartedAt");
   s.pod_hash = t("podHash"), s.policy_hash = t("policyHash"), s.egress_argv = t("egressArgv"), s.guard_rules = t("guardRules");
   s.ca_fingerprint = t("caFingerprint"), s.ca_not_after = int_at(j, "/caNotAfter"), s.restart_policy = t("restartPolicy");
+  s.workspace_owner = t("workspaceOwner");
   s.missing_tokens = texts_at(j, "missingTokens"), s.resolvers = texts_at(j, "resolvers");
   s.ready = bool_at(j, "/ready"), s.ever_ready = bool_at(j, "/everReady"), s.scanned = bool_at(j, "/scanned"), s.reason = t("reason"), s.message = t("message");
   return s;

@@ -25,6 +25,7 @@ struct BottleState {
   int64_t ca_not_after = 0;
   std::vector<std::string> missing_tokens, resolvers;
   std::string restart_policy;      // of the agent
+  std::string workspace_owner;     // "uid:gid" that the workspace's volume was given to
   bool ready = false, ever_ready = false, scanned = false;
   std::string reason, message;     // why it is not ready
   const std::string& id(Role role) const { return role == Role::kGuard ? guard_id : role == Role::kEgress ? egress_id : agent_id; }
