@@ -1,4 +1,5 @@
-// Just enough of tar (POSIX ustar) for the engine's archive endpoint: take one file out, put one folder in.
+// Just enough of tar (POSIX ustar) for the engine's archive endpoint: take one file out, put one
+// folder in.
 #ifndef BACKENDS_DOCKER_ARCHIVE_H_
 #define BACKENDS_DOCKER_ARCHIVE_H_
 
@@ -10,7 +11,8 @@
 
 namespace bottle::docker {
 
-// The content of the first regular file of the archive. kNotFound when there is none, kInvalid when it is cut short.
+// The content of the first regular file of the archive. kNotFound when there is none, kInvalid when
+// it is cut short.
 Result<std::string> untar_one(std::string_view tar);
 
 // An archive of one empty folder with this owner and mode.

@@ -23,7 +23,8 @@ class DockerBackendTest : public ::testing::Test {
     char name[] = "/tmp/bottle-docker-test-XXXXXX";
     dir_ = ::mkdtemp(name);
     engine_ = std::make_unique<FakeEngine>(dir_ + "/engine.sock");
-    for (const char* image : {"bot-bottle/sidecars:latest", "bot-bottle/mitmproxy:latest", "agent:1"})
+    for (const char* image :
+         {"bot-bottle/sidecars:latest", "bot-bottle/mitmproxy:latest", "agent:1"})
       engine_->add_image(image, {{"Cmd", {"run"}}});
     auto backend = open_docker_backend({dir_ + "/engine.sock", dir_ + "/state"});
     ASSERT_TRUE(backend) << backend.status().message();
@@ -73,9 +74,11 @@ TEST_F(DockerBackendTest, StartsInOrderInsideTheGuardsNamespace) {
   ASSERT_TRUE(s) << s.message();
   EXPECT_THAT(engine_->starts(), ElementsAre("guard", "egress", "agent"));
   auto all = engine_->containers();
-  ASSERT_THAT(names(), ElementsAre("claude-bottle-agent-one", "claude-bottle-egress-one", "claude-bottle-guard-one"));
+  ASSERT_THAT(names(), ElementsAre("claude-bottle-agent-one", "claude-bottle-egress-one",
+                                   "claude-bottle-guard-one"));
   const std::string holder = all.at("claude-bottle-guard-one").id;
-  EXPECT_EQ(all.at("claude-bottle-guard-one").body["HostConfig"]["NetworkMode"], "claude-bottle-net-one");
+  EXPECT_EQ(all.at("claude-bottle-guard-one").body["HostConfig"]["NetworkMode"],
+            "claude-bottle-net-one");
   for (const char* name : {"claude-bottle-agent-one", "claude-bottle-egress-one"})
     EXPECT_EQ(all.at(name).body["HostConfig"]["NetworkMode"], "container:" + holder);
   EXPECT_EQ(ready().status, "True") << ready().message;
@@ -118,7 +121,8 @@ TEST_F(DockerBackendTest, AnEgressThatEndsKeepsTheAgentDown) {
 }
 
 TEST_F(DockerBackendTest, ANameOfSomebodyElseIsLeftAlone) {
-  engine_->add_container("claude-bottle-agent-one", {{"Image", "theirs"}, {"Labels", {{"a", "b"}}}});
+  engine_->add_container("claude-bottle-agent-one",
+                         {{"Image", "theirs"}, {"Labels", {{"a", "b"}}}});
   Status s = up(request());
   EXPECT_EQ(s.code(), Code::kConflict);
   EXPECT_THAT(s.message(), HasSubstr("not ours"));
@@ -128,7 +132,10 @@ TEST_F(DockerBackendTest, ANameOfSomebodyElseIsLeftAlone) {
 }
 
 TEST_F(DockerBackendTest, AContainerOfAnotherStateFolderIsLeftAlone) {
-  Json labels = {{kLabelManaged, "true"}, {kLabelSlug, "one"}, {kLabelName, "one"}, {kLabelState, "/home/other/.bot-bottle/state"}};
+  Json labels = {{kLabelManaged, "true"},
+                 {kLabelSlug, "one"},
+                 {kLabelName, "one"},
+                 {kLabelState, "/home/other/.bot-bottle/state"}};
   engine_->add_container("claude-bottle-guard-one", {{"Image", "x"}, {"Labels", labels}});
   engine_->add_network("claude-bottle-net-one", labels);
   EXPECT_EQ(up(request()).code(), Code::kConflict);
@@ -138,8 +145,13 @@ TEST_F(DockerBackendTest, AContainerOfAnotherStateFolderIsLeftAlone) {
 }
 
 TEST_F(DockerBackendTest, WhatAnInterruptedCommandLeftIsReplaced) {
-  Json labels = {{kLabelManaged, "true"}, {kLabelSlug, "one"}, {kLabelName, "one"}, {kLabelState, dir_ + "/state"}, {kLabelRole, "agent"}};
-  std::string old = engine_->add_container("claude-bottle-agent-one", {{"Image", "x"}, {"Labels", labels}});
+  Json labels = {{kLabelManaged, "true"},
+                 {kLabelSlug, "one"},
+                 {kLabelName, "one"},
+                 {kLabelState, dir_ + "/state"},
+                 {kLabelRole, "agent"}};
+  std::string old =
+      engine_->add_container("claude-bottle-agent-one", {{"Image", "x"}, {"Labels", labels}});
   engine_->add_network("claude-bottle-net-one", labels);
   Status s = up(request());
   ASSERT_TRUE(s) << s.message();
@@ -147,11 +159,14 @@ TEST_F(DockerBackendTest, WhatAnInterruptedCommandLeftIsReplaced) {
 }
 
 TEST_F(DockerBackendTest, FaultsOfTheEngineSayWhatToDo) {
-  engine_->fail("POST /networks/create", 500, "could not find an available, non-overlapping IPv4 address pool among the defaults");
+  engine_->fail(
+      "POST /networks/create", 500,
+      "could not find an available, non-overlapping IPv4 address pool among the defaults");
   Status s = up(request());
   EXPECT_EQ(s.code(), Code::kExhausted);
   EXPECT_THAT(s.message(), HasSubstr("bottle cleanup"));
-  engine_->fail("create?name=claude-bottle-agent-one", 500, "mkdir /var/lib/docker/x: no space left on device");
+  engine_->fail("create?name=claude-bottle-agent-one", 500,
+                "mkdir /var/lib/docker/x: no space left on device");
   s = up(request());
   EXPECT_EQ(s.code(), Code::kExhausted);
   EXPECT_THAT(s.message(), HasSubstr("disk is full"));
@@ -164,7 +179,9 @@ TEST_F(DockerBackendTest, FaultsOfTheEngineSayWhatToDo) {
 
 TEST_F(DockerBackendTest, APullThatFailsInsideItsStream) {
   engine_->remove_image("agent:1");
-  engine_->set_pull_answer("{\"status\":\"Pulling\"}\n{\"errorDetail\":{\"message\":\"manifest unknown\"},\"error\":\"manifest unknown\"}\n");
+  engine_->set_pull_answer(
+      "{\"status\":\"Pulling\"}\n{\"errorDetail\":{\"message\":\"manifest "
+      "unknown\"},\"error\":\"manifest unknown\"}\n");
   auto q = request();
   Status s = up(q);
   EXPECT_EQ(s.code(), Code::kNotFound);
@@ -182,7 +199,8 @@ TEST_F(DockerBackendTest, APolicyChangeRestartsNothing) {
   ASSERT_TRUE(s) << s.message();
   EXPECT_THAT(engine_->starts(), ElementsAre("guard", "egress", "agent", "guard-apply"));
   for (const auto& [name, c] : before) EXPECT_EQ(engine_->containers().at(name).id, c.id);
-  EXPECT_THAT(names(), ElementsAre("claude-bottle-agent-one", "claude-bottle-egress-one", "claude-bottle-guard-one"));
+  EXPECT_THAT(names(), ElementsAre("claude-bottle-agent-one", "claude-bottle-egress-one",
+                                   "claude-bottle-guard-one"));
   EXPECT_EQ(backend_->observe("one")->policy_hash, q.plan.policy_hash);
   ASSERT_TRUE(up(q));
   EXPECT_EQ(engine_->starts().size(), 4u) << "nothing changed: nothing runs";
@@ -276,12 +294,17 @@ TEST_F(DockerBackendTest, AMissingTokenIsACondition) {
 
 TEST_F(DockerBackendTest, DownTakesAllAndCleanupTheLeftovers) {
   ASSERT_TRUE(up(request()));
-  Json labels = {{kLabelManaged, "true"}, {kLabelSlug, "old"}, {kLabelName, "old"}, {kLabelState, dir_ + "/state"}, {kLabelRole, "egress"}};
+  Json labels = {{kLabelManaged, "true"},
+                 {kLabelSlug, "old"},
+                 {kLabelName, "old"},
+                 {kLabelState, dir_ + "/state"},
+                 {kLabelRole, "egress"}};
   engine_->add_container("claude-bottle-egress-old", {{"Labels", labels}});
   engine_->add_network("claude-bottle-net-old", labels);
   auto dry = backend_->cleanup(true);
   ASSERT_TRUE(dry);
-  EXPECT_THAT(dry->removed, ElementsAre("container claude-bottle-egress-old", "network claude-bottle-net-old"));
+  EXPECT_THAT(dry->removed,
+              ElementsAre("container claude-bottle-egress-old", "network claude-bottle-net-old"));
   EXPECT_THAT(names(), Contains("claude-bottle-egress-old"));
   ASSERT_TRUE(backend_->cleanup(false));
   EXPECT_THAT(names(), Not(Contains("claude-bottle-egress-old")));

@@ -1,4 +1,5 @@
-// Bottles on a local container engine: one bridge network, one namespace held by the guard, egress and agent inside it.
+// Bottles on a local container engine: one bridge network, one namespace held by the guard, egress
+// and agent inside it.
 #ifndef BACKENDS_DOCKER_DOCKER_BACKEND_H_
 #define BACKENDS_DOCKER_DOCKER_BACKEND_H_
 
@@ -10,11 +11,14 @@
 namespace bottle {
 
 struct DockerOptions {
-  std::string host;       // "unix:///path", "/path" or "tcp://host:port"; empty: $DOCKER_HOST, the current context, the usual sockets
-  std::string state_dir;  // empty: ~/.bot-bottle/state. Bottles of another folder are not ours: never changed, never removed
+  std::string host;       // "unix:///path", "/path" or "tcp://host:port"; empty: $DOCKER_HOST, the
+                          // current context, the usual sockets
+  std::string state_dir;  // empty: ~/.bot-bottle/state. Bottles of another folder are not ours:
+                          // never changed, never removed
 };
 
-// Fails when no engine answers (kUnavailable), its socket is closed to us (kPermission) or it is too old (kUnsupported).
+// Fails when no engine answers (kUnavailable), its socket is closed to us (kPermission) or it is
+// too old (kUnsupported).
 Result<std::unique_ptr<Backend>> open_docker_backend(const DockerOptions& options);
 
 // What `bottle doctor` says, engine or no engine.

@@ -1,5 +1,6 @@
-// The Backend's object. Its parts: apply.cc (make and update), start.cc (containers and their readiness), observe.cc,
-// interact.cc (logs, exec, attach, counters), cleanup.cc (remove, orphans), doctor.cc.
+// The Backend's object. Its parts: apply.cc (make and update), start.cc (containers and their
+// readiness), observe.cc, interact.cc (logs, exec, attach, counters), cleanup.cc (remove, orphans),
+// doctor.cc.
 #ifndef BACKENDS_DOCKER_DOCKER_IMPL_H_
 #define BACKENDS_DOCKER_DOCKER_IMPL_H_
 
@@ -17,13 +18,15 @@ namespace bottle::docker {
 
 class DockerBackend final : public Backend {
  public:
-  DockerBackend(EngineClient engine, StateDir state) : engine_(std::move(engine)), state_(std::move(state)) {}
+  DockerBackend(EngineClient engine, StateDir state)
+      : engine_(std::move(engine)), state_(std::move(state)) {}
 
   Status apply(const ApplyRequest& request, const Progress& progress) override;
   Result<std::vector<Observation>> list() override;
   Result<Observation> observe(const std::string& name) override;
   Status remove(const std::string& name, const Progress& progress) override;
-  Status logs(const std::string& name, Role role, const LogOptions& options, const Sink& sink) override;
+  Status logs(const std::string& name, Role role, const LogOptions& options,
+              const Sink& sink) override;
   Result<int> exec(const std::string& name, const ExecOptions& options) override;
   Result<int> attach(const std::string& name) override;
   Result<std::string> guard_counters(const std::string& name) override;
@@ -34,9 +37,12 @@ class DockerBackend final : public Backend {
   // apply.cc
   Status remake(const ApplyRequest& request, BottleState& state, const Progress& progress);
   Status update_live(const ApplyRequest& request, BottleState& state, const Progress& progress);
-  bool can_update_live(const BottlePlan& plan, const BottleState& old, const std::string& ca_fingerprint) const;
-  Status with_files_container(const BottlePlan& plan, const Json& mounts, const std::function<Status(const std::string&)>& work);
-  Result<SharedFiles> shared_files(const BottlePlan& plan, const std::string& image_id, const Progress& progress);
+  bool can_update_live(const BottlePlan& plan, const BottleState& old,
+                       const std::string& ca_fingerprint) const;
+  Status with_files_container(const BottlePlan& plan, const Json& mounts,
+                              const std::function<Status(const std::string&)>& work);
+  Result<SharedFiles> shared_files(const BottlePlan& plan, const std::string& image_id,
+                                   const Progress& progress);
   Result<bool> ensure_workspace(const BottlePlan& plan);
   Status own_workspace(const BottlePlan& plan);
   Result<std::string> ensure_network(const BottlePlan& plan, const BottleState& state);
@@ -47,12 +53,13 @@ class DockerBackend final : public Backend {
   Status wait_guard(const std::string& id) const;
   struct EgressWait {
     std::chrono::milliseconds limit;
-    // It was started just now: its end or a restart is the end of the wait. One that has long been running may be on its way back
-    // from a crash.
+    // It was started just now: its end or a restart is the end of the wait. One that has long been
+    // running may be on its way back from a crash.
     bool fresh;
     int64_t after_generation;  // a table loaded later than this one; -1: any
   };
-  Status wait_egress(const BottlePlan& plan, const BottleState& state, const EgressWait& wait) const;
+  Status wait_egress(const BottlePlan& plan, const BottleState& state,
+                     const EgressWait& wait) const;
   int64_t egress_generation(const std::string& slug) const;  // -1: unknown
   // Until the agent's command has taken the place of the gate.
   Status wait_agent(const std::string& id) const;

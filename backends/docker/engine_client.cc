@@ -17,7 +17,8 @@
 namespace bottle::docker {
 namespace {
 
-// The newest version whose answers this code was written for. Engines accept a range that reaches back several years.
+// The newest version whose answers this code was written for. Engines accept a range that reaches
+// back several years.
 constexpr int kMinMinor = 41, kMaxMinor = 47;
 constexpr size_t kMaxAnswer = 64u << 20;
 
@@ -34,7 +35,8 @@ Result<EngineAddress> parse_host(const std::string& host) {
   } else if (!host.empty() && host[0] == '/') {
     a.socket = host;
     a.shown = "unix://" + host;
-  } else if (host.rfind("tcp://", 0) == 0 || host.rfind("http://", 0) == 0 || host.rfind("https://", 0) == 0) {
+  } else if (host.rfind("tcp://", 0) == 0 || host.rfind("http://", 0) == 0 ||
+             host.rfind("https://", 0) == 0) {
     bool tls = !env_of("DOCKER_TLS_VERIFY").empty() || host.rfind("https://", 0) == 0;
     a.url = (tls ? "https://" : "http://") + host.substr(host.find("//") + 2);
     while (!a.url.empty() && a.url.back() == '/') a.url.pop_back();
@@ -43,8 +45,9 @@ Result<EngineAddress> parse_host(const std::string& host) {
       if (a.cert_dir.empty()) a.cert_dir = env_of("HOME") + "/.docker";
     }
   } else {
-    return Status(Code::kUnsupported, "engine address '" + host +
-                                          "' is not understood; use unix:///path or tcp://host:port (set DOCKER_HOST)");
+    return Status(Code::kUnsupported,
+                  "engine address '" + host +
+                      "' is not understood; use unix:///path or tcp://host:port (set DOCKER_HOST)");
   }
   return a;
 }
@@ -75,7 +78,7 @@ std::string context_host() {
 struct Transfer {
   const EngineClient::OnData* on_data = nullptr;
   CURL* curl = nullptr;
-  std::string body;       // of an error, or of the whole answer without on_data
+  std::string body;  // of an error, or of the whole answer without on_data
   std::string api_version, server;
   bool stopped = false, too_large = false;
 };
@@ -104,33 +107,45 @@ size_t on_header(char* data, size_t, size_t size, void* user) {
   auto colon = line.find(": ");
   if (colon == std::string::npos) return size;
   std::string name = line.substr(0, colon);
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   if (name == "api-version") t->api_version = line.substr(colon + 2);
   if (name == "server") t->server = line.substr(colon + 2);
   return size;
 }
 
-int on_progress(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) { return g_cancelled.load() ? 1 : 0; }
+int on_progress(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  return g_cancelled.load() ? 1 : 0;
+}
 
-Status transport_error(CURL* curl, CURLcode code, const EngineAddress& a, const Transfer& t, std::string_view what) {
-  if (t.too_large) return Status(Code::kExhausted, std::string(what) + ": the engine's answer is too large");
-  if (code == CURLE_ABORTED_BY_CALLBACK) return Status(Code::kCancelled, std::string(what) + ": interrupted");
+Status transport_error(CURL* curl, CURLcode code, const EngineAddress& a, const Transfer& t,
+                       std::string_view what) {
+  if (t.too_large)
+    return Status(Code::kExhausted, std::string(what) + ": the engine's answer is too large");
+  if (code == CURLE_ABORTED_BY_CALLBACK)
+    return Status(Code::kCancelled, std::string(what) + ": interrupted");
   if (code == CURLE_OPERATION_TIMEDOUT)
-    return Status(Code::kTimeout, std::string(what) + ": the engine at " + a.shown + " did not answer in time");
+    return Status(Code::kTimeout,
+                  std::string(what) + ": the engine at " + a.shown + " did not answer in time");
   long os_errno = 0;
   curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &os_errno);
   if (code == CURLE_COULDNT_CONNECT && !a.socket.empty()) {
     // libcurl does not always keep the errno of a unix socket: ask the file itself.
     if (os_errno == 0 && access(a.socket.c_str(), R_OK | W_OK) != 0) os_errno = errno;
     if (os_errno == EACCES || os_errno == EPERM)
-      return Status(Code::kPermission, "no permission on the engine's socket " + a.socket +
-                                           "; add yourself to its group (sudo usermod -aG docker $USER, then log in again)");
-    return Status(Code::kUnavailable, "no container engine answers at " + a.shown +
-                                          "; start it (sudo systemctl start docker) or set DOCKER_HOST");
+      return Status(
+          Code::kPermission,
+          "no permission on the engine's socket " + a.socket +
+              "; add yourself to its group (sudo usermod -aG docker $USER, then log in again)");
+    return Status(Code::kUnavailable,
+                  "no container engine answers at " + a.shown +
+                      "; start it (sudo systemctl start docker) or set DOCKER_HOST");
   }
   if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST)
-    return Status(Code::kUnavailable, "no container engine answers at " + a.shown + "; check DOCKER_HOST");
-  return Status(Code::kUnavailable, std::string(what) + ": talking to the engine at " + a.shown + ": " + curl_easy_strerror(code));
+    return Status(Code::kUnavailable,
+                  "no container engine answers at " + a.shown + "; check DOCKER_HOST");
+  return Status(Code::kUnavailable, std::string(what) + ": talking to the engine at " + a.shown +
+                                        ": " + curl_easy_strerror(code));
 }
 
 struct Request {
@@ -148,7 +163,9 @@ Status perform(const EngineAddress& a, const Request& r, Transfer& t) {
   if (!c) return Status(Code::kExhausted, "out of memory for a request to the engine");
   t.curl = c;
   std::unique_ptr<curl_slist, void (*)(curl_slist*)> headers(nullptr, curl_slist_free_all);
-  auto add = [&](const std::string& line) { headers.reset(curl_slist_append(headers.release(), line.c_str())); };
+  auto add = [&](const std::string& line) {
+    headers.reset(curl_slist_append(headers.release(), line.c_str()));
+  };
   add("Expect:");
   curl_easy_setopt(c, CURLOPT_URL, (a.url + r.path).c_str());
   curl_easy_setopt(c, CURLOPT_PROXY, "");  // http_proxy is not for the engine
@@ -175,7 +192,8 @@ Status perform(const EngineAddress& a, const Request& r, Transfer& t) {
   curl_easy_setopt(c, CURLOPT_WRITEDATA, &t);
   curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
   curl_easy_setopt(c, CURLOPT_HEADERDATA, &t);
-  // Streams and pulls end on Ctrl-C; short calls run to their end, so that a create's answer (the id) is not lost.
+  // Streams and pulls end on Ctrl-C; short calls run to their end, so that a create's answer (the
+  // id) is not lost.
   if (t.on_data) {
     curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
@@ -190,7 +208,9 @@ Status perform(const EngineAddress& a, const Request& r, Transfer& t) {
   return Status::ok();
 }
 
-bool has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+bool has(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
 
 }  // namespace
 
@@ -199,32 +219,48 @@ Result<EngineAddress> find_engine(const std::string& host) {
   if (auto env = env_of("DOCKER_HOST"); !env.empty()) return parse_host(env);
   if (auto context = context_host(); !context.empty()) return parse_host(context);
   std::string runtime = env_of("XDG_RUNTIME_DIR");
-  for (const std::string& path : {std::string("/var/run/docker.sock"), runtime + "/docker.sock", runtime + "/podman/podman.sock"})
+  for (const std::string& path : {std::string("/var/run/docker.sock"), runtime + "/docker.sock",
+                                  runtime + "/podman/podman.sock"})
     if (access(path.c_str(), F_OK) == 0) return parse_host("unix://" + path);
   return parse_host("unix:///var/run/docker.sock");
 }
 
 Status engine_error(long http_status, std::string_view body, std::string_view what) {
   std::string message = text_at(Json::parse(body, nullptr, false), "/message");
-  if (message.empty()) message = body.empty() ? "HTTP " + std::to_string(http_status) : std::string(body.substr(0, 500));
+  if (message.empty())
+    message =
+        body.empty() ? "HTTP " + std::to_string(http_status) : std::string(body.substr(0, 500));
   std::string said = std::string(what) + ": " + message;
   if (has(message, "no space left on device") || has(message, "disk quota exceeded"))
-    return Status(Code::kExhausted, said + "; the engine's disk is full: free space (docker system df, bottle cleanup)");
-  if (has(message, "non-overlapping IPv4 address pool") || has(message, "fully subnetted") || has(message, "no available network"))
-    return Status(Code::kExhausted, said + "; the engine has no free network range: remove unused networks (bottle cleanup, "
-                                           "docker network prune) or add default-address-pools to the engine's settings");
+    return Status(
+        Code::kExhausted,
+        said + "; the engine's disk is full: free space (docker system df, bottle cleanup)");
+  if (has(message, "non-overlapping IPv4 address pool") || has(message, "fully subnetted") ||
+      has(message, "no available network"))
+    return Status(
+        Code::kExhausted,
+        said +
+            "; the engine has no free network range: remove unused networks (bottle cleanup, "
+            "docker network prune) or add default-address-pools to the engine's settings");
   if (has(message, "port is already allocated") || has(message, "address already in use"))
-    return Status(Code::kExhausted, said + "; a port of the host is taken: free it or choose another");
+    return Status(Code::kExhausted,
+                  said + "; a port of the host is taken: free it or choose another");
   if (has(message, "toomanyrequests") || has(message, "429"))
     return Status(Code::kUnavailable, said + "; the registry limits pulls: log in or wait");
   switch (http_status) {
-    case 400: return Status(Code::kInvalid, said);
+    case 400:
+      return Status(Code::kInvalid, said);
     case 401:
-    case 403: return Status(Code::kPermission, said);
-    case 404: return Status(Code::kNotFound, said);
-    case 409: return Status(Code::kConflict, said);
-    case 503: return Status(Code::kUnavailable, said);
-    default: return Status(Code::kUnavailable, said);
+    case 403:
+      return Status(Code::kPermission, said);
+    case 404:
+      return Status(Code::kNotFound, said);
+    case 409:
+      return Status(Code::kConflict, said);
+    case 503:
+      return Status(Code::kUnavailable, said);
+    default:
+      return Status(Code::kUnavailable, said);
   }
 }
 
@@ -238,34 +274,41 @@ Result<EngineClient> EngineClient::connect(EngineAddress address) {
   if (auto s = perform(client.address_, r, t); !s) return s;
   int major = 0, minor = 0;
   if (std::sscanf(t.api_version.c_str(), "%d.%d", &major, &minor) != 2)
-    return Status(Code::kUnsupported, "what answers at " + client.address_.shown + " is not a container engine (no Api-Version)");
+    return Status(Code::kUnsupported, "what answers at " + client.address_.shown +
+                                          " is not a container engine (no Api-Version)");
   if (major != 1 || minor < kMinMinor)
-    return Status(Code::kUnsupported, "the engine at " + client.address_.shown + " speaks API " + t.api_version +
+    return Status(Code::kUnsupported, "the engine at " + client.address_.shown + " speaks API " +
+                                          t.api_version +
                                           "; 1.41 (Docker 20.10) or newer is needed");
   client.prefix_ = "/v1." + std::to_string(std::min(minor, kMaxMinor));
   client.server_ = t.server;
   return client;
 }
 
-Result<std::string> EngineClient::bytes(const std::string& method, const std::string& path, std::string_view body,
-                                        const std::string& content_type, long timeout_ms) const {
+Result<std::string> EngineClient::bytes(const std::string& method, const std::string& path,
+                                        std::string_view body, const std::string& content_type,
+                                        long timeout_ms) const {
   Transfer t;
   Request r{method, prefix_ + path, body, content_type, timeout_ms};
   if (auto s = perform(address_, r, t); !s) return s;
   return std::move(t.body);
 }
 
-Result<Json> EngineClient::call(const std::string& method, const std::string& path, const Json& body, long timeout_ms) const {
-  auto answer = bytes(method, path, body.is_null() ? "" : dump(body), body.is_null() ? "" : "application/json", timeout_ms);
+Result<Json> EngineClient::call(const std::string& method, const std::string& path,
+                                const Json& body, long timeout_ms) const {
+  auto answer = bytes(method, path, body.is_null() ? "" : dump(body),
+                      body.is_null() ? "" : "application/json", timeout_ms);
   if (!answer) return answer.status();
   if (answer->empty()) return Json();
   Json json = Json::parse(*answer, nullptr, false);
   if (json.is_discarded())
-    return Status(Code::kUnavailable, method + " " + path.substr(0, path.find('?')) + ": the engine's answer is not JSON");
+    return Status(Code::kUnavailable, method + " " + path.substr(0, path.find('?')) +
+                                          ": the engine's answer is not JSON");
   return json;
 }
 
-Status EngineClient::stream(const std::string& method, const std::string& path, const OnData& on_data, long timeout_ms) const {
+Status EngineClient::stream(const std::string& method, const std::string& path,
+                            const OnData& on_data, long timeout_ms) const {
   Transfer t;
   t.on_data = &on_data;
   Request r{method, prefix_ + path, "", "", timeout_ms};
@@ -310,6 +353,8 @@ bool bool_at(const Json& json, const std::string& pointer) {
   return j && j->is_boolean() && j->get<bool>();
 }
 
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 }  // namespace bottle::docker

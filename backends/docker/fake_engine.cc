@@ -45,7 +45,9 @@ std::string mount_source(const Json& body, const std::string& target) {
   return "";
 }
 
-std::string label_of(const Json& body, const char* key) { return body.value("Labels", Json::object()).value(key, ""); }
+std::string label_of(const Json& body, const char* key) {
+  return body.value("Labels", Json::object()).value(key, "");
+}
 
 }  // namespace
 
@@ -62,7 +64,8 @@ FakeEngine::FakeEngine(std::string socket) : server_(std::make_unique<httplib::S
       {
         std::lock_guard lock(mutex_);
         for (auto& [name, c] : containers_)
-          if (c.running && label_of(c.body, kLabelRole) == "egress" && !scripts_.count("egress")) report_egress(c);
+          if (c.running && label_of(c.body, kLabelRole) == "egress" && !scripts_.count("egress"))
+            report_egress(c);
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
@@ -96,7 +99,8 @@ void FakeEngine::remove_image(const std::string& name) {
 std::string FakeEngine::add_container(const std::string& name, const Json& body, bool running) {
   std::lock_guard lock(mutex_);
   Container c;
-  c.id = "id" + std::to_string(next_id_++) + "-" + name, c.name = name, c.body = body, c.running = running;
+  c.id = "id" + std::to_string(next_id_++) + "-" + name, c.name = name, c.body = body,
+  c.running = running;
   containers_[name] = c;
   return c.id;
 }
@@ -147,19 +151,34 @@ FakeEngine::Container* FakeEngine::find(const std::string& key) {
 }
 
 Json FakeEngine::inspect(const Container& c) {
-  Json j = {{"Id", c.id}, {"Name", "/" + c.name}, {"Image", "sha256:x"}, {"Config", c.body}, {"HostConfig", c.body.value("HostConfig", Json::object())},
+  Json j = {{"Id", c.id},
+            {"Name", "/" + c.name},
+            {"Image", "sha256:x"},
+            {"Config", c.body},
+            {"HostConfig", c.body.value("HostConfig", Json::object())},
             {"RestartCount", 0}};
-  j["State"] = {{"Running", c.running}, {"Status", c.running ? "running" : c.starts ? "exited" : "created"}, {"ExitCode", c.exit_code},
-                {"StartedAt", "start-" + std::to_string(c.starts)}, {"FinishedAt", ""}};
+  j["State"] = {{"Running", c.running},
+                {"Status", c.running  ? "running"
+                           : c.starts ? "exited"
+                                      : "created"},
+                {"ExitCode", c.exit_code},
+                {"StartedAt", "start-" + std::to_string(c.starts)},
+                {"FinishedAt", ""}};
   return j;
 }
 
 // As egress does: reports the hash of the routes that are mounted.
 void FakeEngine::report_egress(const Container& c) {
-  std::string routes = read_text(mount_source(c.body, "/etc/bot-bottle/policy") + "/routes.yaml"), hash;
+  std::string routes = read_text(mount_source(c.body, "/etc/bot-bottle/policy") + "/routes.yaml"),
+              hash;
   if (auto at = routes.find("sha256:"); at != std::string::npos) hash = routes.substr(at, 71);
   std::string path = mount_source(c.body, "/run/bot-bottle") + "/status.json";
-  std::ofstream(path + ".new") << Json{{"policyHash", hash}, {"ready", true}, {"error", nullptr}, {"tokens", Json::object()}, {"generation", ++generation_}}.dump();
+  std::ofstream(path + ".new") << Json{
+      {"policyHash", hash},
+      {"ready", true},
+      {"error", nullptr},
+      {"tokens", Json::object()},
+      {"generation", ++generation_}}.dump();
   std::rename((path + ".new").c_str(), path.c_str());
 }
 
@@ -185,7 +204,8 @@ void FakeEngine::handle(const httplib::Request& q, httplib::Response& r) {
   r.set_header("Api-Version", "1.41");
   std::string path = q.path.rfind("/v1.41", 0) == 0 ? q.path.substr(6) : q.path;
   std::string line = q.method + " " + path;
-  for (const auto& [key, value] : q.params) line += (line.find('?') == std::string::npos ? "?" : "&") + key + "=" + value;
+  for (const auto& [key, value] : q.params)
+    line += (line.find('?') == std::string::npos ? "?" : "&") + key + "=" + value;
   calls_.push_back(line);
   bodies_ += line + "\n" + q.body + "\n";
   for (auto& [what, fault] : faults_)
@@ -198,17 +218,21 @@ void FakeEngine::handle(const httplib::Request& q, httplib::Response& r) {
   answer(q.method, path, q, r);
 }
 
-void FakeEngine::answer(const std::string& method, const std::string& path, const httplib::Request& q, httplib::Response& r) {
+void FakeEngine::answer(const std::string& method, const std::string& path,
+                        const httplib::Request& q, httplib::Response& r) {
   auto json = [&](const Json& j, int status = 200) {
     r.status = status;
     r.set_content(j.dump(), "application/json");
   };
   auto missing = [&](const std::string& what) { json({{"message", "No such " + what}}, 404); };
   auto under = [&](const std::string& prefix) { return path.rfind(prefix, 0) == 0; };
-  std::string rest = path.substr(path.find('/', 1) == std::string::npos ? path.size() : path.find('/', 1) + 1);
-  std::string key = rest.substr(0, rest.find('/')), verb = rest.find('/') == std::string::npos ? "" : rest.substr(rest.find('/') + 1);
+  std::string rest =
+      path.substr(path.find('/', 1) == std::string::npos ? path.size() : path.find('/', 1) + 1);
+  std::string key = rest.substr(0, rest.find('/')),
+              verb = rest.find('/') == std::string::npos ? "" : rest.substr(rest.find('/') + 1);
   if (path == "/_ping") return json("OK");
-  if (path == "/info") return json({{"InitBinary", "docker-init"}, {"SecurityOptions", {"name=seccomp"}}});
+  if (path == "/info")
+    return json({{"InitBinary", "docker-init"}, {"SecurityOptions", {"name=seccomp"}}});
   if (under("/images/create")) return r.set_content(pull_answer_, "application/json");
   if (under("/images/")) {
     std::string name = rest.substr(0, rest.rfind('/'));
@@ -216,14 +240,19 @@ void FakeEngine::answer(const std::string& method, const std::string& path, cons
   }
   if (path == "/containers/json") {
     Json all = Json::array();
-    for (auto& [name, c] : containers_) all.push_back({{"Id", c.id}, {"Names", {"/" + name}}, {"Labels", c.body.value("Labels", Json::object())}});
+    for (auto& [name, c] : containers_)
+      all.push_back({{"Id", c.id},
+                     {"Names", {"/" + name}},
+                     {"Labels", c.body.value("Labels", Json::object())}});
     return json(all);
   }
   if (path == "/containers/create") {
     std::string name = q.get_param_value("name");
-    if (containers_.count(name)) return json({{"message", "Conflict. The container name is already in use"}}, 409);
+    if (containers_.count(name))
+      return json({{"message", "Conflict. The container name is already in use"}}, 409);
     Container c;
-    c.id = "id" + std::to_string(next_id_++) + "-" + name, c.name = name, c.body = Json::parse(q.body);
+    c.id = "id" + std::to_string(next_id_++) + "-" + name, c.name = name,
+    c.body = Json::parse(q.body);
     containers_[name] = c;
     return json({{"Id", c.id}}, 201);
   }
@@ -247,7 +276,8 @@ void FakeEngine::answer(const std::string& method, const std::string& path, cons
       json({{"StatusCode", c->exit_code}});
     } else if (verb == "archive" && method == "GET") {
       bool roots = q.get_param_value("path").find("ca-certificates") != std::string::npos;
-      r.set_content(tar_file(roots ? read_text("/etc/ssl/certs/ca-certificates.crt") : "the gate"), "application/x-tar");
+      r.set_content(tar_file(roots ? read_text("/etc/ssl/certs/ca-certificates.crt") : "the gate"),
+                    "application/x-tar");
     }
     return;
   }
@@ -255,7 +285,8 @@ void FakeEngine::answer(const std::string& method, const std::string& path, cons
   if (key == "create") {
     Json body = Json::parse(q.body);
     std::string name = body["Name"];
-    store[name] = {{"Name", name}, {"Id", "net" + std::to_string(next_id_++)}, {"Labels", body["Labels"]}};
+    store[name] = {
+        {"Name", name}, {"Id", "net" + std::to_string(next_id_++)}, {"Labels", body["Labels"]}};
     return json(store[name], 201);
   }
   if (key.empty()) {

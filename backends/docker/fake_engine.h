@@ -1,4 +1,5 @@
-// An engine for tests: the part of the Engine API that the backend uses, on a unix socket, with faults to order.
+// An engine for tests: the part of the Engine API that the backend uses, on a unix socket, with
+// faults to order.
 #ifndef BACKENDS_DOCKER_FAKE_ENGINE_H_
 #define BACKENDS_DOCKER_FAKE_ENGINE_H_
 
@@ -48,15 +49,16 @@ class FakeEngine {
   void kill(const std::string& name);
   void restart(const std::string& name);
 
-  std::vector<std::string> calls() const;             // "POST /containers/create?name=…", in order
-  std::vector<std::string> starts() const;            // roles, in order
-  std::string all_bodies() const;                     // everything that was ever sent
-  std::map<std::string, Container> containers() const; // by name
+  std::vector<std::string> calls() const;   // "POST /containers/create?name=…", in order
+  std::vector<std::string> starts() const;  // roles, in order
+  std::string all_bodies() const;           // everything that was ever sent
+  std::map<std::string, Container> containers() const;  // by name
   Json networks() const;
 
  private:
   void handle(const httplib::Request& request, httplib::Response& response);
-  void answer(const std::string& method, const std::string& path, const httplib::Request& request, httplib::Response& response);
+  void answer(const std::string& method, const std::string& path, const httplib::Request& request,
+              httplib::Response& response);
   Container* find(const std::string& id_or_name);
   Json inspect(const Container& c);
   void start(Container& c);

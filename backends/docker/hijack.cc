@@ -39,7 +39,8 @@ class Connection {
       curl_easy_setopt(h, CURLOPT_SSLKEY, (a.cert_dir + "/key.pem").c_str());
     }
     curl_socket_t fd = CURL_SOCKET_BAD;
-    if (curl_easy_perform(h) != CURLE_OK || curl_easy_getinfo(h, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
+    if (curl_easy_perform(h) != CURLE_OK ||
+        curl_easy_getinfo(h, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
       return Status(Code::kUnavailable, "cannot connect to the engine at " + a.shown);
     c.fd_ = fd;
     c.plain_ = a.cert_dir.empty();
@@ -107,16 +108,21 @@ bool write_all(int fd, std::string_view data) {
 }
 
 // Sends the request and reads the head of the answer; what follows it is the first of the stream.
-Result<std::string> upgrade(Connection& c, const EngineClient& engine, const std::string& path, const Json& body) {
+Result<std::string> upgrade(Connection& c, const EngineClient& engine, const std::string& path,
+                            const Json& body) {
   std::string payload = body.is_null() ? "" : dump(body);
-  std::string out = "POST " + engine.prefix() + path + " HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" +
-                    "Content-Type: application/json\r\nContent-Length: " + std::to_string(payload.size()) + "\r\n\r\n" + payload;
+  std::string out =
+      "POST " + engine.prefix() + path +
+      " HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" +
+      "Content-Type: application/json\r\nContent-Length: " + std::to_string(payload.size()) +
+      "\r\n\r\n" + payload;
   auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   std::string in;
   char buffer[4096];
   for (size_t at = std::string::npos;;) {
     if (g_cancelled) return Status(Code::kCancelled, "interrupted");
-    if (std::chrono::steady_clock::now() > deadline) return Status(Code::kTimeout, "the engine did not start the stream in 30 s");
+    if (std::chrono::steady_clock::now() > deadline)
+      return Status(Code::kTimeout, "the engine did not start the stream in 30 s");
     pollfd p{c.fd(), static_cast<short>(POLLIN | (out.empty() ? 0 : POLLOUT)), 0};
     ::poll(&p, 1, kTickMs);
     if (!out.empty()) {
@@ -130,10 +136,13 @@ Result<std::string> upgrade(Connection& c, const EngineClient& engine, const std
     int status = 0;
     if (at != std::string::npos && std::sscanf(in.c_str(), "HTTP/1.%*d %d", &status) == 1) {
       if (status == 101 || status == 200) return in.substr(at + 4);
-      // The error's body is small and in the same packet or the next: take what comes until the engine is done.
+      // The error's body is small and in the same packet or the next: take what comes until the
+      // engine is done.
       if (n < 0 || in.find('}', at) != std::string::npos) {
         auto from = in.find('{', at), to = in.rfind('}');
-        return engine_error(status, from < to ? std::string_view(in).substr(from, to - from + 1) : "", "POST " + path.substr(0, path.find('?')));
+        return engine_error(status,
+                            from < to ? std::string_view(in).substr(from, to - from + 1) : "",
+                            "POST " + path.substr(0, path.find('?')));
       }
     }
     if (n < 0) return Status(Code::kUnavailable, "the engine closed the connection");
@@ -169,7 +178,8 @@ bool FrameDemux::feed(std::string_view data, const Sink& sink) {
   return true;
 }
 
-Status hijack(const EngineClient& engine, const std::string& path, const Json& body, const HijackIo& io) {
+Status hijack(const EngineClient& engine, const std::string& path, const Json& body,
+              const HijackIo& io) {
   auto connection = Connection::open(engine.address());
   if (!connection) return connection.status();
   auto first = upgrade(*connection, engine, path, body);
@@ -177,11 +187,15 @@ Status hijack(const EngineClient& engine, const std::string& path, const Json& b
 
   RawTerminal raw(io.tty && io.in >= 0 && isatty(io.in) ? io.in : -1);
   FrameDemux demux(!io.tty);
-  auto sink = [&](bool is_stderr, std::string_view bytes) { return write_all(is_stderr ? io.err : io.out, bytes); };
-  if (!demux.feed(*first, sink)) return Status(Code::kUnavailable, "the output stream of the engine broke");
+  auto sink = [&](bool is_stderr, std::string_view bytes) {
+    return write_all(is_stderr ? io.err : io.out, bytes);
+  };
+  if (!demux.feed(*first, sink))
+    return Status(Code::kUnavailable, "the output stream of the engine broke");
 
   winsize size{};
-  std::string pending;  // from `in`, not yet sent; read no more before it is gone, so that output never waits for input
+  std::string pending;  // from `in`, not yet sent; read no more before it is gone, so that output
+                        // never waits for input
   bool in_open = io.in >= 0;
   char buffer[kChunk];
   for (;;) {
@@ -192,8 +206,9 @@ Status hijack(const EngineClient& engine, const std::string& path, const Json& b
       size = now;
       io.resize(now.ws_row, now.ws_col);
     }
-    pollfd p[2] = {{connection->fd(), static_cast<short>(POLLIN | (pending.empty() ? 0 : POLLOUT)), 0},
-                   {in_open && pending.empty() ? io.in : -1, POLLIN, 0}};
+    pollfd p[2] = {
+        {connection->fd(), static_cast<short>(POLLIN | (pending.empty() ? 0 : POLLOUT)), 0},
+        {in_open && pending.empty() ? io.in : -1, POLLIN, 0}};
     if (::poll(p, 2, kTickMs) < 0 && errno != EINTR) return Status(Code::kInternal, "poll failed");
     if (p[1].revents) {
       ssize_t n = ::read(io.in, buffer, sizeof buffer);
@@ -217,9 +232,12 @@ Status hijack(const EngineClient& engine, const std::string& path, const Json& b
     for (;;) {
       ssize_t n = connection->receive(buffer, sizeof buffer);
       if (n == 0) break;
-      if (n < 0) return demux.broken() ? Status(Code::kUnavailable, "the output stream of the engine broke") : Status::ok();
+      if (n < 0)
+        return demux.broken() ? Status(Code::kUnavailable, "the output stream of the engine broke")
+                              : Status::ok();
       if (!demux.feed({buffer, static_cast<size_t>(n)}, sink))
-        return demux.broken() ? Status(Code::kUnavailable, "the output stream of the engine broke") : Status::ok();
+        return demux.broken() ? Status(Code::kUnavailable, "the output stream of the engine broke")
+                              : Status::ok();
     }
   }
 }

@@ -1,8 +1,8 @@
 // Hijacked connections against a peer that speaks just that.
 #include "backends/docker/hijack.h"
 
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -31,7 +31,9 @@ class Peer {
     thread_ = std::thread([this, serve] {
       int ping = ::accept(listen_, nullptr, nullptr);
       head(ping);
-      say(ping, "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK");
+      say(ping,
+          "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\nConnection: "
+          "close\r\n\r\nOK");
       ::close(ping);
       int c = ::accept(listen_, nullptr, nullptr);
       head(c);
@@ -115,7 +117,8 @@ TEST(Hijack, EchoesInputAndKeepsStreamsApart) {
 
 TEST(Hijack, OutputFlowsWhileNobodyReadsTheInput) {
   const std::string big(3 << 20, 'x');
-  Peer peer([&](int c) {  // writes everything before it reads anything: a client that blocks on its input would hang here
+  Peer peer([&](int c) {  // writes everything before it reads anything: a client that blocks on its
+                          // input would hang here
     Peer::say(c, kUpgrade);
     for (int i = 0; i < 100; ++i) Peer::say(c, frame(1, std::string(60000, 'y')));
     read_all(c);
@@ -123,7 +126,9 @@ TEST(Hijack, OutputFlowsWhileNobodyReadsTheInput) {
   Pipe in, out;
   std::thread feed([&] {
     size_t at = 0;
-    for (ssize_t n; at < big.size() && (n = ::write(in.fd[1], big.data() + at, big.size() - at)) > 0;) at += static_cast<size_t>(n);
+    for (ssize_t n;
+         at < big.size() && (n = ::write(in.fd[1], big.data() + at, big.size() - at)) > 0;)
+      at += static_cast<size_t>(n);
     in.close_write();
   });
   std::string got;
@@ -147,7 +152,11 @@ TEST(Hijack, RawWithATty) {
 }
 
 TEST(Hijack, AnErrorInsteadOfAStream) {
-  Peer peer([](int c) { Peer::say(c, "HTTP/1.1 409 Conflict\r\nContent-Length: 35\r\n\r\n{\"message\":\"container is not running\"}"); });
+  Peer peer([](int c) {
+    Peer::say(c,
+              "HTTP/1.1 409 Conflict\r\nContent-Length: 35\r\n\r\n{\"message\":\"container is not "
+              "running\"}");
+  });
   HijackIo io;
   Status s = run(peer, Json{{"Tty", false}}, io);
   EXPECT_EQ(s.code(), Code::kConflict);

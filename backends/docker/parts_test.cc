@@ -39,10 +39,11 @@ TEST(FrameDemux, PutsFramesTogetherHoweverTheyAreCut) {
     std::string out, err;
     FrameDemux demux(true);
     for (size_t at = 0; at < all.size(); at += step)
-      ASSERT_TRUE(demux.feed(std::string_view(all).substr(at, step), [&](bool e, std::string_view b) {
-        (e ? err : out).append(b);
-        return true;
-      }));
+      ASSERT_TRUE(
+          demux.feed(std::string_view(all).substr(at, step), [&](bool e, std::string_view b) {
+            (e ? err : out).append(b);
+            return true;
+          }));
     EXPECT_EQ(out, "out onetwo") << step;
     EXPECT_EQ(err, "err");
   }
@@ -77,12 +78,19 @@ TEST(SplitImage, KnowsPortsTagsAndDigests) {
 }
 
 TEST(EngineError, SaysWhatToDo) {
-  auto e = [](long status, const std::string& m) { return engine_error(status, dump(Json{{"message", m}}), "x"); };
-  EXPECT_EQ(e(500, "could not find an available, non-overlapping IPv4 address pool among the defaults").code(), Code::kExhausted);
-  EXPECT_THAT(e(500, "all predefined address pools have been fully subnetted").message(), HasSubstr("network prune"));
+  auto e = [](long status, const std::string& m) {
+    return engine_error(status, dump(Json{{"message", m}}), "x");
+  };
+  EXPECT_EQ(
+      e(500, "could not find an available, non-overlapping IPv4 address pool among the defaults")
+          .code(),
+      Code::kExhausted);
+  EXPECT_THAT(e(500, "all predefined address pools have been fully subnetted").message(),
+              HasSubstr("network prune"));
   EXPECT_EQ(e(500, "write /x: no space left on device").code(), Code::kExhausted);
   EXPECT_THAT(e(500, "write /x: no space left on device").message(), HasSubstr("disk is full"));
-  EXPECT_EQ(e(500, "Bind for 0.0.0.0:80 failed: port is already allocated").code(), Code::kExhausted);
+  EXPECT_EQ(e(500, "Bind for 0.0.0.0:80 failed: port is already allocated").code(),
+            Code::kExhausted);
   EXPECT_EQ(e(409, "in use").code(), Code::kConflict);
   EXPECT_EQ(e(404, "No such container").code(), Code::kNotFound);
   EXPECT_EQ(engine_error(500, "<html>", "x").code(), Code::kUnavailable);
@@ -96,8 +104,10 @@ TEST(FindEngine, ReadsItsForms) {
 }
 
 TEST(Resolvers, LeavesOutWhatAContainerCannotReach) {
-  EXPECT_THAT(reachable_resolvers("# c\nnameserver 127.0.0.53\nnameserver 10.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\n"
-                                  "nameserver 2001:db8::1\nsearch x\nnameserver 10.0.0.1\nnameserver bad\n"),
+  EXPECT_THAT(reachable_resolvers(
+                  "# c\nnameserver 127.0.0.53\nnameserver 10.0.0.1\nnameserver ::1\nnameserver "
+                  "fe80::1%eth0\n"
+                  "nameserver 2001:db8::1\nsearch x\nnameserver 10.0.0.1\nnameserver bad\n"),
               ElementsAre("10.0.0.1", "2001:db8::1"));
   EXPECT_TRUE(reachable_resolvers("nameserver 127.0.0.1\n").empty());
 }
@@ -107,11 +117,15 @@ BottlePlan small_plan() {
   p.name = p.slug = "one";
   p.pod_hash = "sha256:pod", p.policy_hash = "sha256:policy";
   p.agent_hosts = {{"127.0.0.1", {"egress", "git-gate"}}};
-  p.guard.role = Role::kGuard, p.guard.image = "sidecars", p.guard.command = {"/usr/local/bin/bottle-guard"};
+  p.guard.role = Role::kGuard, p.guard.image = "sidecars",
+  p.guard.command = {"/usr/local/bin/bottle-guard"};
   p.guard.args = {"hold"}, p.guard.capabilities = {"NET_ADMIN"};
-  p.agent.role = Role::kAgent, p.agent.image = "agent", p.agent.uid = 1000, p.agent.gid = 1000, p.agent.pids_limit = 7;
-  p.agent.memory_limit_bytes = 1 << 20, p.agent.cpu_limit_millis = 1500, p.agent.read_only_root = false;
-  p.agent.mounts = {{Source::kWorkspace, "", "/workspace", false}, {Source::kAgentTrust, "bundle.pem", "/etc/ssl/cert.pem", true},
+  p.agent.role = Role::kAgent, p.agent.image = "agent", p.agent.uid = 1000, p.agent.gid = 1000,
+  p.agent.pids_limit = 7;
+  p.agent.memory_limit_bytes = 1 << 20, p.agent.cpu_limit_millis = 1500,
+  p.agent.read_only_root = false;
+  p.agent.mounts = {{Source::kWorkspace, "", "/workspace", false},
+                    {Source::kAgentTrust, "bundle.pem", "/etc/ssl/cert.pem", true},
                     {Source::kTmp, "", "/tmp", false}};
   return p;
 }
@@ -131,8 +145,10 @@ TEST(ContainerBody, IsHardened) {
   EXPECT_EQ(host["CapDrop"], Json({"ALL"}));
   EXPECT_TRUE(host["CapAdd"].empty());
   EXPECT_EQ(host["Privileged"], false);
-  EXPECT_THAT(host["SecurityOpt"].get<std::vector<std::string>>(), Contains("no-new-privileges:true"));
-  EXPECT_THAT(host["SecurityOpt"].get<std::vector<std::string>>(), Contains(HasSubstr("seccomp={")));
+  EXPECT_THAT(host["SecurityOpt"].get<std::vector<std::string>>(),
+              Contains("no-new-privileges:true"));
+  EXPECT_THAT(host["SecurityOpt"].get<std::vector<std::string>>(),
+              Contains(HasSubstr("seccomp={")));
   EXPECT_EQ(host["PidsLimit"], 7);
   EXPECT_EQ(host["Memory"], 1 << 20);
   EXPECT_EQ(host["NanoCpus"], 1'500'000'000);
@@ -165,9 +181,11 @@ TEST(ContainerBody, NeverMountsTheKeysAsAWorkspace) {
   BottlePlan p = small_plan();
   p.workspace.kind = WorkspaceSpec::Kind::kHostPath;
   Json image = {{"Config", {{"Cmd", {"c"}}}}};
-  for (const std::string& bad : {dir.path, dir.path + "/state", std::string("/"), dir.path + "/none"}) {
+  for (const std::string& bad :
+       {dir.path, dir.path + "/state", std::string("/"), dir.path + "/none"}) {
     p.workspace.host_path = bad;
-    EXPECT_EQ(container_body(p, p.agent, *state, "n", image).status().code(), Code::kInvalid) << bad;
+    EXPECT_EQ(container_body(p, p.agent, *state, "n", image).status().code(), Code::kInvalid)
+        << bad;
   }
   ASSERT_TRUE(make_dirs(dir.path + "/work", 0755));
   ASSERT_EQ(::symlink((dir.path + "/state").c_str(), (dir.path + "/link").c_str()), 0);
@@ -178,8 +196,12 @@ TEST(ContainerBody, NeverMountsTheKeysAsAWorkspace) {
 }
 
 TEST(ContainerBody, GuardOnceKeepsTheHoldersHardening) {
-  Json holder = {{"Id", "h1"}, {"Image", "sha256:i"}, {"Config", {{"Cmd", {"hold", "--rules"}}, {"Labels", {{kLabelRole, "guard"}}}, {"Hostname", "x"}}},
-                 {"HostConfig", {{"NetworkMode", "net"}, {"CapDrop", {"ALL"}}, {"ExtraHosts", {"a:b"}}}}};
+  Json holder = {
+      {"Id", "h1"},
+      {"Image", "sha256:i"},
+      {"Config",
+       {{"Cmd", {"hold", "--rules"}}, {"Labels", {{kLabelRole, "guard"}}}, {"Hostname", "x"}}},
+      {"HostConfig", {{"NetworkMode", "net"}, {"CapDrop", {"ALL"}}, {"ExtraHosts", {"a:b"}}}}};
   Json body = guard_once_body(holder, "apply");
   EXPECT_EQ(body["Cmd"], Json({"apply", "--rules"}));
   EXPECT_EQ(body["HostConfig"]["NetworkMode"], "container:h1");
@@ -217,10 +239,12 @@ TEST(State, KeepsTheBareKeyApartAndTheFolderClosed) {
   EXPECT_EQ(mode_of(d + "/tokens/TOK"), 0644u);
   EXPECT_EQ(mode_of(d + "/gate/gate"), 0755u);
   EXPECT_NE(mode_of(d + "/tokens/GONE"), 0644u);
-  EXPECT_EQ(*read_file(d + "/resolvers/resolv.conf"), "nameserver 10.0.0.1\noptions timeout:2 attempts:2\n");
+  EXPECT_EQ(*read_file(d + "/resolvers/resolv.conf"),
+            "nameserver 10.0.0.1\noptions timeout:2 attempts:2\n");
   EXPECT_THAT(*read_file(d + "/trust/bundle.pem"), HasSubstr("BEGIN CERTIFICATE"));
   EXPECT_EQ(read_file(d + "/trust/ca.pem")->find("PRIVATE"), std::string::npos);
-  struct stat before {}, after {};
+  struct stat before {
+  }, after{};
   ASSERT_EQ(::stat((d + "/resolvers/resolv.conf").c_str(), &before), 0);
   EXPECT_FALSE(*state->write_policy(p, tokens, {"10.0.0.1"})) << "nothing is new";
   tokens.clear();
@@ -248,7 +272,8 @@ TEST(State, ComesBackAsItWas) {
   TempDir dir;
   auto state = StateDir::open(dir.path);
   BottleState s;
-  s.name = "N", s.slug = "n", s.guard_id = "g", s.ready = true, s.missing_tokens = {"A"}, s.ca_not_after = 5;
+  s.name = "N", s.slug = "n", s.guard_id = "g", s.ready = true, s.missing_tokens = {"A"},
+  s.ca_not_after = 5;
   ASSERT_TRUE(state->save(s));
   auto back = state->load("n");
   ASSERT_TRUE(back);

@@ -9,9 +9,10 @@
 
 namespace bottle::docker {
 
-// The image's inspect answer, after a pull where it was missing and `pull` is set. `role` names the step of the progress.
-Result<Json> ensure_image(const EngineClient& engine, const std::string& image, bool pull, std::string_view role,
-                          const Progress& progress);
+// The image's inspect answer, after a pull where it was missing and `pull` is set. `role` names the
+// step of the progress.
+Result<Json> ensure_image(const EngineClient& engine, const std::string& image, bool pull,
+                          std::string_view role, const Progress& progress);
 
 // "registry:5000/a/b:tag@sha256:…" -> what fromImage and tag want. A digest goes into `tag`.
 struct ImageRef {
