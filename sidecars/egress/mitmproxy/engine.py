@@ -24,6 +24,7 @@ from mitmproxy.proxy.layers.http import (
     HttpErrorHook,
     HTTPMode,
     HttpStream,
+    RequestHeaders,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -106,6 +107,21 @@ def _interim_responses() -> None:
     _http2.Http2Client.handle_h2_event = handle_h2_event  # type: ignore[method-assign]
 
 
+def _body_framing() -> None:
+    """A body that came over HTTP/2 without a length goes to an HTTP/1 origin without any framing: the origin waits for ever, or reads
+    the body as the next request, which nobody judged. Such a body is chunked."""
+    original = _http1.Http1Client.send
+
+    def send(self: Any, event: Any) -> layer.CommandGenerator[None]:
+        if isinstance(event, RequestHeaders) and not event.end_stream:
+            headers = event.request.headers
+            if "content-length" not in headers and "transfer-encoding" not in headers:
+                headers["transfer-encoding"] = "chunked"
+        yield from original(self, event)
+
+    _http1.Http1Client.send = send  # type: ignore[method-assign]
+
+
 class _WithoutTrailers:
     """Trailers of a chunked HTTP/1 body raise NotImplementedError: a hang, and a traceback that the agent can cause at will.
     Dropping them is allowed (RFC 9110 section 6.5.1)."""
@@ -163,6 +179,7 @@ def install(answer: Callable[[http.HTTPFlow, str], http.Response]) -> None:
     _early_refusal()
     _dial_errors(answer)
     _interim_responses()
+    _body_framing()
     _trailers()
     _only_http()
     _json_errors()
