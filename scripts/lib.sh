@@ -36,7 +36,7 @@ run_cleanups() {
 base_packages=(
   build-essential cmake ninja-build ccache git ca-certificates curl openssl
   libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libyaml-cpp-dev libcpp-httplib-dev libcli11-dev
-  libgtest-dev libgmock-dev librapidcheck-dev
+  libgtest-dev libgmock-dev librapidcheck-dev default-jdk-headless
 )
 docker_packages=(docker.io nftables debootstrap iproute2 iptables xz-utils python3)
 check_packages=(clang shellcheck)
@@ -53,6 +53,7 @@ need_packages() {
     case $p in
       docker.io) command -v dockerd >/dev/null && continue ;;
       clang) command -v clang++ >/dev/null && continue ;;
+      default-jdk-headless) command -v javac >/dev/null && continue ;;
     esac
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing+=("$p")
   done

@@ -31,7 +31,7 @@ INSTANTIATE_TEST_SUITE_P(
         Works{"curl_plain", "curl -fsS http://plain.bottle.test/echo", "\"server\":\"http\""},
         Works{"curl_port", "curl -fsS https://port.bottle.test:8443/echo", "\"server\":\"tls8443\""},
         Works{"wildcard", "curl -fsS https://a.wild.bottle.test/echo", "\"server\":\"tls\""},
-        Works{"wildcard_deep", "curl -fsSk https://a.b.c.wild.bottle.test/echo || true; echo done", "done"},
+        Works{"wildcard_deep", "curl -fsS https://a.b.c.wild.bottle.test/echo", "\"server\":\"tls\""},
         Works{"python_urllib", "python3 -c 'import urllib.request as u; print(u.urlopen(\"https://api.bottle.test/echo\").read().decode())'", "\"server\":\"tls\""},
         Works{"python_post", "python3 -c 'import urllib.request as u; print(u.urlopen(\"https://api.bottle.test/digest\", b\"x\"*1000).read().decode())'", " 1000"},
         Works{"node", "node -e 'const h=require(\"http\"),t=require(\"tls\");h.request({host:\"127.0.0.1\",port:9099,method:\"CONNECT\",path:\"api.bottle.test:443\"})"

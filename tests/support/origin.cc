@@ -205,7 +205,7 @@ int main(int argc, char** argv) {
   request_log.open(dir + "/requests.log", std::ios::app);
   dns_log.open(dir + "/dns.log", std::ios::app);
 
-  const std::vector<std::string> names = {"DNS:bottle.test", "DNS:*.bottle.test", "DNS:*.wild.bottle.test", "DNS:*.ip.bottle.test",
+  const std::vector<std::string> names = {"DNS:bottle.test", "DNS:*.bottle.test", "DNS:*.wild.bottle.test", "DNS:*.b.c.wild.bottle.test", "DNS:*.ip.bottle.test",
                                           "IP:203.0.113.10", "IP:203.0.113.66"};
   const world::Cert ca = world::make_ca("world CA"), stranger = world::make_ca("strange CA");
   world::write_pem(dir + "/ca.pem", ca);
