@@ -110,7 +110,7 @@ std::optional<Loaded> load(Context& c, const UpOptions& o, int& code) {
   return loaded;
 }
 
-std::map<std::string, SecretString> collect_tokens(Context& c, const BottlePlan& plan, const BottleFile& file, bool env_secrets) {
+std::map<std::string, SecretString> collect_tokens(Context& c, const BottlePlan& plan, const BottleFile& file) {
   std::map<std::string, SecretString> tokens;
   for (const auto& ref : plan.tokens) {
     if (auto it = file.secrets.find(ref.secret); it != file.secrets.end()) {
@@ -118,12 +118,11 @@ std::map<std::string, SecretString> collect_tokens(Context& c, const BottlePlan&
       continue;
     }
     auto value = c.env(ref.env);
-    if (value && !value->empty() && env_secrets) {
+    if (value && !value->empty()) {
       tokens.emplace(ref.env, SecretString(std::move(*value)));
       continue;
     }
-    const std::string how = value && !value->empty() ? "the environment has " + ref.env + ": add --env-secrets to use it"
-                                                     : "add a kind: Secret document, or set " + ref.env + " and use --env-secrets";
+    const std::string how = "add a kind: Secret document to the file, or set " + ref.env;
     warn(c, plan.name + ": no token for secret \"" + ref.secret.name + "\" key \"" + ref.secret.key + "\"; its routes answer 503 (" + how + ")");
   }
   return tokens;
@@ -158,7 +157,7 @@ int up(Context& c, const UpOptions& o) {
     ApplyRequest request;
     request.plan = loaded->plans[i];
     request.bottle_json = render_bottle_json(loaded->file.bottles[i]);
-    request.tokens = collect_tokens(c, request.plan, loaded->file, o.env_secrets);
+    request.tokens = collect_tokens(c, request.plan, loaded->file);
     request.resolvers = o.resolvers;
     request.pull = !o.no_pull;
     const std::string name = request.plan.name;

@@ -60,10 +60,9 @@ int run(Context& c, const std::vector<std::string>& arguments) {
     sub->add_option("-f,--file,file", up_o.file, "Bottle file, YAML or JSON; - is standard input")->required();
     sub->add_option("--upstream-ca", up_o.upstream_cas, "PEM file with roots that egress trusts too (a company proxy); repeatable")->take_all()->allow_extra_args(false);
   };
-  auto* s = add("up", "Start the bottles of a file, or bring running ones up to date", "bottle up -f bottle.yaml --env-secrets");
+  auto* s = add("up", "Start the bottles of a file, or bring running ones up to date", "bottle up -f bottle.yaml");
   file_options(s);
   s->add_option("--resolver", up_o.resolvers, "DNS server for egress, an IP address; repeatable (default: the host's)")->take_all()->allow_extra_args(false);
-  s->add_flag("--env-secrets", up_o.env_secrets, "take tokens that no Secret of the file has from BOT_BOTTLE_TOKEN_<NAME>_<KEY>");
   s->add_flag("--no-pull", up_o.no_pull, "do not pull missing images");
   s->callback([&] { code = up(c, up_o); });
 

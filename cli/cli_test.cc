@@ -163,13 +163,13 @@ TEST_F(CliTest, UpTakesTokensFromTheFileAndShowsConditions) {
   EXPECT_THAT(w_.bottles["hello"].bottle_json, Not(HasSubstr("s3cr3t-value")));
 }
 
-TEST_F(CliTest, UpTakesTokensFromTheEnvironmentOnlyWhenTold) {
+TEST_F(CliTest, UpTakesTokensThatTheFileLacksFromTheEnvironment) {
   const std::string path = file(kHello);
-  env_[token_env_name({"api", "token"})] = "from-env";
   EXPECT_EQ(run({"up", path}), kOk) << err_;
   EXPECT_TRUE(w_.tokens.empty());
-  EXPECT_THAT(err_, HasSubstr("--env-secrets"));
-  EXPECT_EQ(run({"up", path, "--env-secrets"}), kOk) << err_;
+  EXPECT_THAT(err_, HasSubstr(token_env_name({"api", "token"})));
+  env_[token_env_name({"api", "token"})] = "from-env";
+  EXPECT_EQ(run({"up", path}), kOk) << err_;
   ASSERT_EQ(w_.tokens.size(), 1u);
   EXPECT_EQ(w_.tokens[0].second, "from-env");
   EXPECT_THAT(out_ + err_, Not(HasSubstr("from-env")));

@@ -13,7 +13,7 @@ namespace bottle::cli {
 struct UpOptions {
   std::string file;
   std::vector<std::string> resolvers, upstream_cas;
-  bool env_secrets = false, no_pull = false;
+  bool no_pull = false;
 };
 int up(Context& c, const UpOptions& o);
 int render(Context& c, const UpOptions& o);

@@ -145,6 +145,22 @@ TEST(Down, LeavesNothingAndMayBeSaidTwice) {
   EXPECT_EQ(status_of("https://api.bottle.test/echo"), "200") << "the other bottle is as it was";
 }
 
+// What the documentation shows must run as it stands.
+TEST(Examples, EachComesUpAndGoes) {
+  int seen = 0;
+  for (const auto& entry : fs::directory_iterator(std::string(BOTTLE_SOURCE_DIR) + "/examples")) {
+    const std::string file = entry.path();
+    const std::string name = run({"sed", "-n", "s/^metadata: *{ *name: *\\([a-z0-9-]*\\).*/\\1/p;/^metadata:/{n;s/^ *name: *//p}", file}).out;
+    const std::string first = name.substr(0, name.find('\n'));
+    ASSERT_FALSE(first.empty()) << file;
+    const Output o = run({kBottle, "up", "-f", file, "--resolver", "203.0.113.53"}, 120);
+    EXPECT_EQ(o.code, 0) << file << o.out << o.err;
+    EXPECT_EQ(run({kBottle, "down", first}, 60).code, 0) << file;
+    ++seen;
+  }
+  EXPECT_GE(seen, 6);
+}
+
 TEST(Explain, SaysWhatTheEngineDoes) {
   EXPECT_EQ(run({kBottle, "explain", world->name(), "https://secret.bottle.test/v1/x"}).code, 0);
   const Output o = run({kBottle, "explain", world->name(), "https://secret.bottle.test/v1/../x"});
