@@ -1,7 +1,6 @@
 #include "backends/docker/engine_client.h"
 
 #include <curl/curl.h>
-#include <openssl/evp.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <mutex>
 
 #include "backends/backend.h"
+#include "base/digest.h"
 #include "base/file.h"
 
 namespace bottle::docker {
@@ -63,15 +63,7 @@ std::string context_host() {
     name = text_at(Json::parse(*config, nullptr, false), "/currentContext");
   }
   if (name.empty() || name == "default") return "";
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  EVP_Digest(name.data(), name.size(), digest, &size, EVP_sha256(), nullptr);
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) {
-    hex += "0123456789abcdef"[digest[i] >> 4];
-    hex += "0123456789abcdef"[digest[i] & 15];
-  }
-  auto meta = read_file(dir + "/contexts/meta/" + hex + "/meta.json");
+  auto meta = read_file(dir + "/contexts/meta/" + sha256_hex(name) + "/meta.json");
   return meta ? text_at(Json::parse(*meta, nullptr, false), "/Endpoints/docker/Host") : "";
 }
 

@@ -13,9 +13,6 @@ namespace bottle::plan_internal {
 
 inline constexpr const char* kTrustDir = "/etc/bot-bottle/trust";
 
-// "sha256:<hex>"; empty only when the library has no SHA-256.
-std::string sha256_hex(std::string_view bytes);
-
 // rules.nft: `table inet bottle_guard { … }`, without the resolvers and without the transaction around it.
 std::string render_guard_rules(const policy::RouteTable& table);
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/digest.h"
 #include "controller/bottle/parse.h"
 #include "controller/plan/internal.h"
 
@@ -11,7 +12,6 @@ namespace bottle {
 namespace {
 
 using plan_internal::kTrustDir;
-using plan_internal::sha256_hex;
 
 constexpr int64_t kMiB = 1 << 20;
 
@@ -151,7 +151,7 @@ std::string policy_hash(policy::RouteTable table, const std::string& rules, cons
   std::vector<std::string> command = egress.command;
   command.insert(command.end(), egress.args.begin(), egress.args.end());
   const nlohmann::json all = {{"egress", command}, {"guard", rules}, {"table", policy::render_route_table(table)}};
-  return sha256_hex(all.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  return "sha256:" + sha256_hex(all.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 }  // namespace
@@ -206,7 +206,7 @@ Result<BottlePlan> plan(const Bottle& bottle, const PlanOptions& options) {
   p.scanned = false;
   if (!p.routes.routes.empty() && p.routes.mode == policy::Mode::kEnforce)
     p.warnings.push_back("no scanner: what goes through the allowed routes is not scanned for leaks or injections (Scanned=False)");
-  p.pod_hash = sha256_hex(plan_internal::render_pod_json(p));
+  p.pod_hash = "sha256:" + sha256_hex(plan_internal::render_pod_json(p));
   if (p.pod_hash.empty() || p.policy_hash.empty()) return {Code::kInternal, "the crypto library refuses SHA-256"};
   return p;
 }

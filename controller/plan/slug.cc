@@ -1,23 +1,9 @@
-#include <openssl/evp.h>
+#include <algorithm>
 
-#include <memory>
-
-#include "controller/plan/internal.h"
+#include "base/digest.h"
+#include "controller/plan/plan.h"
 
 namespace bottle {
-
-std::string plan_internal::sha256_hex(std::string_view bytes) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr) != 1) return {};
-  static const char* hex = "0123456789abcdef";
-  std::string out = "sha256:";
-  for (unsigned int i = 0; i < size; ++i) {
-    out += hex[digest[i] >> 4];
-    out += hex[digest[i] & 15];
-  }
-  return out;
-}
 
 std::string slug_of(std::string_view name) {
   constexpr size_t kMax = 40, kHash = 8;
@@ -37,7 +23,7 @@ std::string slug_of(std::string_view name) {
   if (slug.empty()) slug = "bottle";
   slug.resize(std::min(slug.size(), kMax - kHash - 1));
   while (slug.back() == '-') slug.pop_back();
-  return slug + "-" + plan_internal::sha256_hex(name).substr(7, kHash);
+  return slug + "-" + sha256_hex(name).substr(0, kHash);
 }
 
 }  // namespace bottle

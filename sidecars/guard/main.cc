@@ -2,7 +2,6 @@
 //
 // Prints one JSON line and nothing else: {"guard":"verified",…} or {"guard":"failed","reason":…} with exit status 1.
 // hold: the container whose namespace the others join; it pauses without any privilege until SIGTERM or SIGINT.
-#include <openssl/evp.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/digest.h"
 #include "base/file.h"
 #include "sidecars/guard/nft.h"
 #include "sidecars/guard/privileges.h"
@@ -30,19 +30,6 @@ void print(const json& line) {
 int fail(const Status& s) {
   print({{"guard", "failed"}, {"code", bottle::code_name(s.code())}, {"reason", s.message()}});
   return 1;
-}
-
-std::string sha256_hex(const std::string& bytes) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr) != 1) return "";
-  std::string out;
-  for (unsigned int i = 0; i < size; ++i) {
-    char two[3];
-    std::snprintf(two, sizeof two, "%02x", digest[i]);
-    out += two;
-  }
-  return out;
 }
 
 int counters() {
@@ -86,7 +73,7 @@ int main(int argc, char** argv) {
   if (Status s = bottle::guard::load_and_verify(*rules, resolvers); !s) return fail(s);
 
   json line = {{"guard", "verified"},
-               {"rulesSha256", "sha256:" + sha256_hex(*rules)},
+               {"rulesSha256", "sha256:" + bottle::sha256_hex(*rules)},
                {"resolvers", resolvers},
                {"vsock", bottle::guard::vsock_state()}};
   if (mode == "apply") {
