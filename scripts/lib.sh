@@ -36,7 +36,7 @@ run_cleanups() {
 base_packages=(
   build-essential cmake ninja-build ccache git ca-certificates curl openssl
   libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libyaml-cpp-dev libcpp-httplib-dev libcli11-dev
-  libgtest-dev libgmock-dev librapidcheck-dev default-jdk-headless
+  libsimdjson-dev libgtest-dev libgmock-dev librapidcheck-dev default-jdk-headless
 )
 docker_packages=(docker.io nftables debootstrap iproute2 iptables xz-utils python3)
 check_packages=(clang shellcheck)
