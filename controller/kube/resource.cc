@@ -1,0 +1,83 @@
+#include "controller/kube/resource.h"
+
+namespace bottle::kube {
+namespace {
+
+bool unreserved(unsigned char c) {  // RFC 3986, section 2.3; not isalnum, which asks the locale
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
+}
+
+void encode(std::string_view text, std::string* out) {
+  for (unsigned char c : text) {
+    if (unreserved(c)) {
+      *out += static_cast<char>(c);
+    } else {
+      *out += '%';
+      *out += "0123456789ABCDEF"[c >> 4];
+      *out += "0123456789ABCDEF"[c & 15];
+    }
+  }
+}
+
+// A segment of dots would be folded away on its way to the server; encoded dots are folded too. No object has such a name, so the
+// answer is a 404 for a name that is told as it was asked for.
+void segment(std::string_view text, std::string* out) {
+  *out += '/';
+  if (text == "." || text == "..") {
+    *out += text == "." ? "%252E" : "%252E%252E";
+    return;
+  }
+  encode(text, out);
+}
+
+void query_of(const Query& query, std::string* out) {
+  char sep = '?';
+  for (const auto& [key, value] : query) {
+    *out += sep;
+    encode(key, out);
+    *out += '=';
+    encode(value, out);
+    sep = '&';
+  }
+}
+
+std::string base_path(const Resource& r, std::string_view ns) {
+  std::string out;
+  if (r.group.empty()) {
+    out = "/api";
+  } else {
+    out = "/apis";
+    segment(r.group, &out);
+  }
+  segment(r.version, &out);
+  if (!ns.empty()) {
+    out += "/namespaces";
+    segment(ns, &out);
+  }
+  segment(r.plural, &out);
+  return out;
+}
+
+}  // namespace
+
+std::string collection_path(const Resource& resource, std::string_view ns, const Query& query) {
+  std::string out = base_path(resource, ns);
+  query_of(query, &out);
+  return out;
+}
+
+std::string object_path(const Resource& resource, std::string_view ns, std::string_view name, std::string_view subresource, const Query& query) {
+  std::string out = base_path(resource, ns);
+  segment(name, &out);
+  if (!subresource.empty()) segment(subresource, &out);
+  query_of(query, &out);
+  return out;
+}
+
+std::string api_version(const Resource& resource) {
+  std::string out(resource.group);
+  if (!out.empty()) out += '/';
+  return out.append(resource.version);
+}
+
+}  // namespace bottle::kube
