@@ -54,8 +54,7 @@ class Histogram {
 
  private:
   std::vector<double> bounds_;
-  std::vector<std::atomic<uint64_t>> buckets_;
-  std::atomic<uint64_t> count_{0};
+  std::vector<std::atomic<uint64_t>> buckets_;  // one more than bounds: +Inf; not cumulative
   std::atomic<double> sum_{0};
 };
 
