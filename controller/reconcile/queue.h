@@ -35,6 +35,7 @@ class Queue {
   virtual std::optional<QueueItem> get() = 0;
   virtual void done(const std::string& key) = 0;
   virtual void shut_down() = 0;              // get() hands out no more; waiting getters return
+  virtual void wake() = 0;                   // a clock of a test has moved: waiting getters look at it again
   virtual size_t depth() const = 0;          // ready and not handed out
 };
 
