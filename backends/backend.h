@@ -6,6 +6,7 @@
 #include <atomic>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct ApplyRequest {
   BottlePlan plan;
   std::string bottle_json;                    // kept for `get` and `explain`
   std::map<std::string, SecretString> tokens; // by TokenRef::env; a missing one closes its route only (503)
+  std::set<std::string> tokens_of_environment;  // those of `tokens` that come from the environment, not from the file
   std::vector<std::string> resolvers;         // IP addresses; empty = the backend's own (the host's upstream servers)
   bool pull = true;                           // pull images that are missing
 };
@@ -44,6 +46,7 @@ struct ContainerObservation {
 
 struct Observation {
   std::string name, slug;
+  std::string namespace_;            // of a cluster; empty on Docker
   std::string bottle_json;
   std::vector<Condition> conditions;
   std::string policy_hash;           // what is ENFORCED, as the engine reports it
@@ -75,6 +78,7 @@ struct ExecOptions {
 
 struct CleanupReport {
   std::vector<std::string> removed;  // "container claude-bottle-agent-x", "network …", "state …"
+  std::vector<std::string> left;     // what is in the way but goes by somebody else's hand, with whose: "pod dev/x: the cluster's …"
 };
 
 struct Check {                 // one line of `bottle doctor`

@@ -3,9 +3,7 @@
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,12 +11,12 @@
 #include <memory>
 
 #include "backends/backend.h"
+#include "backends/terminal.h"
 
 namespace bottle::docker {
 namespace {
 
 constexpr size_t kMaxHead = 64u << 10, kChunk = 32u << 10;
-constexpr int kTickMs = 200;  // how soon a resize or Ctrl-C is seen
 
 class Connection {
  public:
@@ -69,43 +67,6 @@ class Connection {
   int fd_ = -1;
   bool plain_ = true;
 };
-
-// Raw mode while it lives; the terminal as it was afterwards.
-class RawTerminal {
- public:
-  explicit RawTerminal(int fd) : fd_(fd) {
-    if (fd < 0 || tcgetattr(fd, &saved_) != 0) return;
-    termios raw = saved_;
-    cfmakeraw(&raw);
-    active_ = tcsetattr(fd, TCSANOW, &raw) == 0;
-  }
-  RawTerminal(const RawTerminal&) = delete;
-  RawTerminal& operator=(const RawTerminal&) = delete;
-  ~RawTerminal() {
-    if (active_) tcsetattr(fd_, TCSADRAIN, &saved_);
-  }
-
- private:
-  int fd_;
-  bool active_ = false;
-  termios saved_{};
-};
-
-bool write_all(int fd, std::string_view data) {
-  while (!data.empty()) {
-    ssize_t n = ::write(fd, data.data(), data.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) {
-      pollfd p{fd, POLLOUT, 0};
-      ::poll(&p, 1, kTickMs);
-      if (g_cancelled) return false;
-      continue;
-    }
-    if (n <= 0) return false;
-    data.remove_prefix(static_cast<size_t>(n));
-  }
-  return true;
-}
 
 // Sends the request and reads the head of the answer; what follows it is the first of the stream.
 Result<std::string> upgrade(Connection& c, const EngineClient& engine, const std::string& path,
@@ -185,7 +146,7 @@ Status hijack(const EngineClient& engine, const std::string& path, const Json& b
   auto first = upgrade(*connection, engine, path, body);
   if (!first) return first.status();
 
-  RawTerminal raw(io.tty && io.in >= 0 && isatty(io.in) ? io.in : -1);
+  RawTerminal raw(io.tty ? io.in : -1);
   FrameDemux demux(!io.tty);
   auto sink = [&](bool is_stderr, std::string_view bytes) {
     return write_all(is_stderr ? io.err : io.out, bytes);
@@ -193,19 +154,18 @@ Status hijack(const EngineClient& engine, const std::string& path, const Json& b
   if (!demux.feed(*first, sink))
     return Status(Code::kUnavailable, "the output stream of the engine broke");
 
-  winsize size{};
+  TerminalSize size;
   std::string pending;  // from `in`, not yet sent; read no more before it is gone, so that output
                         // never waits for input
   bool in_open = io.in >= 0;
   char buffer[kChunk];
   for (;;) {
     if (g_cancelled) return Status(Code::kCancelled, "interrupted");
-    winsize now{};
-    if (io.tty && io.resize && isatty(io.out) && ioctl(io.out, TIOCGWINSZ, &now) == 0 &&
-        (now.ws_row != size.ws_row || now.ws_col != size.ws_col)) {
-      size = now;
-      io.resize(now.ws_row, now.ws_col);
-    }
+    if (io.tty && io.resize)
+      if (auto now = terminal_size(io.out); now && *now != size) {
+        size = *now;
+        io.resize(size.rows, size.columns);
+      }
     pollfd p[2] = {
         {connection->fd(), static_cast<short>(POLLIN | (pending.empty() ? 0 : POLLOUT)), 0},
         {in_open && pending.empty() ? io.in : -1, POLLIN, 0}};
