@@ -1,12 +1,16 @@
-// bottle-guard {hold|apply|counters}: closes the bottle's network namespace, proves it, and (hold) keeps it.
+// bottle-guard {hold|init|apply|counters}: closes the bottle's network namespace, proves it, and (hold) keeps it.
 //
 // Prints one JSON line and nothing else: {"guard":"verified",…} or {"guard":"failed","reason":…} with exit status 1.
 // hold: the container whose namespace the others join; it pauses without any privilege until SIGTERM or SIGINT.
+// init: the first container of a pod, which holds the namespace itself: also writes the trust files, once it has no privilege left.
+// apply: replaces the rules of a running bottle; takes them from BOTTLE_GUARD_RULES if that is set, for a container that can mount nothing.
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -15,8 +19,15 @@
 #include "sidecars/guard/nft.h"
 #include "sidecars/guard/privileges.h"
 #include "sidecars/guard/rules.h"
+#include "sidecars/guard/trust.h"
 
 namespace {
+
+constexpr char kUsage[] =
+    "usage: bottle-guard {hold|apply|counters} [--rules FILE] [--resolv-conf FILE]\n"
+    "       bottle-guard init [--rules FILE] [--resolv-conf FILE] [--ca FILE] [--roots FILE] [--trust-in DIR] [--upstream-in DIR]\n"
+    "                         [--trust-out DIR] [--upstream-out DIR]\n"
+    "apply takes the rules from the environment variable BOTTLE_GUARD_RULES, if that is set.\n";
 
 using bottle::Status;
 using nlohmann::json;
@@ -46,15 +57,20 @@ int counters() {
 
 int main(int argc, char** argv) {
   std::string rules_path = "/etc/bot-bottle/guard/rules.nft", resolv_path = "/etc/resolv.conf";
+  bottle::guard::TrustPaths trust;
+  std::map<std::string, std::string*> flags = {{"--rules", &rules_path}, {"--resolv-conf", &resolv_path}};
   const std::string mode = argc > 1 ? argv[1] : "";
-  bool usage = mode != "hold" && mode != "apply" && mode != "counters";
+  bool usage = mode != "hold" && mode != "init" && mode != "apply" && mode != "counters";
+  if (mode == "init")
+    flags.insert({{"--ca", &trust.ca}, {"--roots", &trust.roots}, {"--trust-in", &trust.trust_in}, {"--upstream-in", &trust.upstream_in},
+                  {"--trust-out", &trust.trust_out}, {"--upstream-out", &trust.upstream_out}});
   for (int i = 2; i < argc && !usage; i += 2) {
-    const std::string flag = argv[i];
-    usage = i + 1 >= argc || (flag != "--rules" && flag != "--resolv-conf");
-    if (!usage) (flag == "--rules" ? rules_path : resolv_path) = argv[i + 1];
+    const auto flag = flags.find(argv[i]);
+    usage = i + 1 >= argc || flag == flags.end();
+    if (!usage) *flag->second = argv[i + 1];
   }
   if (usage) {
-    std::fputs("usage: bottle-guard {hold|apply|counters} [--rules FILE] [--resolv-conf FILE]\n", stderr);
+    std::fputs(kUsage, stderr);
     return 2;
   }
   if (mode == "counters") return counters();
@@ -65,7 +81,8 @@ int main(int argc, char** argv) {
   sigaddset(&stop, SIGTERM);
   sigaddset(&stop, SIGINT);
 
-  auto rules = bottle::read_file(rules_path, 1u << 20);
+  const char* given = mode == "apply" ? std::getenv("BOTTLE_GUARD_RULES") : nullptr;
+  auto rules = given ? bottle::Result<std::string>(std::string(given)) : bottle::read_file(rules_path, 1u << 20);
   if (!rules) return fail(rules.status().with_context("read the guard's rules"));
   auto resolv = bottle::read_file(resolv_path, 64u << 10);
   if (!resolv) return fail(resolv.status().with_context("read the resolver's addresses"));
@@ -84,6 +101,12 @@ int main(int argc, char** argv) {
   auto uid = bottle::guard::drop_privileges();
   if (!uid) return fail(uid.status().with_context("drop the guard's privileges"));
   line["uid"] = *uid;  // 0 where the container may not change it; it holds no capability either way
+  if (mode == "init") {
+    // What parses certificates runs without the capability that could open the network again.
+    if (Status s = bottle::guard::write_trust(trust); !s) return fail(s);
+    print(line);
+    return 0;
+  }
   print(line);
   for (int signal = 0;;)
     if (sigwait(&stop, &signal) == 0) return 0;

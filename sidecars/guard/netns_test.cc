@@ -16,6 +16,8 @@
 #include <cstring>
 #include <functional>
 
+#include "base/file.h"
+#include "controller/pki/pki.h"
 #include "sidecars/guard/nft.h"
 #include "sidecars/guard/rules.h"
 
@@ -361,6 +363,43 @@ TEST_F(Netns, HoldPrintsOneLineDropsEverythingAndStopsOnSigterm) {
   }
   EXPECT_THAT(run(std::string(GUARD_BINARY) + " apply --rules /no/such > " + d + "/out") >> 8, 1);
   EXPECT_EQ(run("grep -q '\"guard\":\"failed\"' " + d + "/out; rc=$?; rm -r " + d + "; exit $rc"), 0);
+}
+
+// As the first container of a pod: NET_ADMIN alone, UID 0 without the right to read what is not its own.
+TEST_F(Netns, InitWritesTheTrustFilesWithoutPrivilege) {
+  char dir[] = "/tmp/guard-test-XXXXXX";
+  ASSERT_NE(mkdtemp(dir), nullptr);
+  const std::string d = dir;
+  auto ca = pki::make_egress_ca(KeyType::kEcdsaP256, 1'800'000'000);
+  ASSERT_TRUE(ca);
+  for (const char* sub : {"/trust", "/upstream"}) ASSERT_TRUE(make_dirs(d + sub, 0777));
+  for (const auto& [file, text] : {std::pair{"/rules.nft", std::string(kRules)}, {"/resolv.conf", "nameserver 203.0.113.2\n"},
+                                   {"/ca.pem", ca->cert_pem}, {"/roots.pem", ca->cert_pem}})
+    ASSERT_TRUE(write_file(d + file, text, 0644));
+  const std::string init = "setpriv --bounding-set -all,+net_admin " GUARD_BINARY " init --rules " + d + "/rules.nft --resolv-conf " + d +
+                           "/resolv.conf --ca " + d + "/ca.pem --roots " + d + "/roots.pem --trust-out " + d + "/trust --upstream-out " + d;
+  EXPECT_EQ(run(init + "/upstream > " + d + "/out"), 0);
+  EXPECT_THAT(*read_file(d + "/out"), HasSubstr(R"("guard":"verified")"));
+  EXPECT_EQ(*read_file(d + "/upstream/upstream-ca.pem"), ca->cert_pem);
+  EXPECT_TRUE(probe_in_force());
+  // Folders of another user: the rules are loaded, and the guard says that it could not finish.
+  ASSERT_TRUE(make_dirs(d + "/foreign", 0755));
+  ASSERT_EQ(chown((d + "/foreign").c_str(), kAgent, kAgent), 0);
+  EXPECT_EQ(run(init + "/foreign > " + d + "/out") >> 8, 1);
+  EXPECT_THAT(*read_file(d + "/out"), HasSubstr(R"("guard":"failed")"));
+  ASSERT_TRUE(remove_tree(d));
+}
+
+TEST_F(Netns, ApplyTakesTheRulesFromItsEnvironment) {
+  std::string rules = kRules;
+  rules.replace(rules.find("{ 443, 80 }"), 11, "8443");
+  ASSERT_EQ(setenv("BOTTLE_GUARD_RULES", rules.c_str(), 1), 0);
+  EXPECT_EQ(run(GUARD_BINARY " apply --rules /no/such --resolv-conf /dev/null > /dev/null"), 0);
+  EXPECT_TRUE(probe_in_force());
+  EXPECT_EQ(run("nft list chain inet bottle_guard outbound | grep -q 'dport 8443 accept'"), 0);
+  EXPECT_EQ(setenv("BOTTLE_GUARD_RULES", "", 1), 0);  // set and empty: not "use the file"
+  EXPECT_EQ(run(GUARD_BINARY " apply --resolv-conf /dev/null > /dev/null") >> 8, 1);
+  unsetenv("BOTTLE_GUARD_RULES");
 }
 
 }  // namespace
