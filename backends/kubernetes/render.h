@@ -37,6 +37,8 @@ struct RenderOptions {
 // Annotations on children (prefix bot-bottle.dev/). None of them is trusted further than "do we have to write again".
 inline constexpr std::string_view kContentHash = "content-hash";      // every child: of what was rendered
 inline constexpr std::string_view kPodHash = "pod-hash";              // pod: BottlePlan::pod_hash
+// pod: token_refs_hash(). A pod's volumes are fixed, so other token references need a new pod, and BottlePlan::pod_hash does not know them.
+inline constexpr std::string_view kTokenRefs = "token-refs";
 inline constexpr std::string_view kPolicyHash = "policy-hash";        // pod: what it should enforce; bumped to make the kubelet refresh
 inline constexpr std::string_view kGuardHash = "guard-hash";          // pod: sha256 of the rules its guard loaded at creation
 inline constexpr std::string_view kBottleGeneration = "generation";   // pod: of the Bottle it was made for
@@ -57,10 +59,14 @@ struct PodExtras {                     // what is no part of the plan
 };
 Json render_pod(const BottlePlan& plan, const Owner& owner, const RenderOptions& options, const PodExtras& extras);
 
+std::string token_refs_hash(const BottlePlan& plan);  // of which Secrets and keys are mounted under which name, not of their values
+std::string guard_hash(const BottlePlan& plan);       // the value of kGuardHash
+
 // Strategic patch for pods/<name>/ephemeralcontainers: one more container that loads changed guard rules into the running pod's namespace
-// (bottle-guard apply with the rules in its environment: no volume to wait for). Its name holds the rules' hash.
-std::string guard_update_name(const BottlePlan& plan);
-Json render_guard_update(const BottlePlan& plan, const RenderOptions& options);
+// (bottle-guard apply with the rules in its environment: no volume to wait for). Its name holds the rules' hash, and `serial` if that is not 0
+// (the Bottle's generation): an ephemeral container runs once and stays in the pod, so rules that come back, or another try, need another name.
+std::string guard_update_name(const BottlePlan& plan, int64_t serial = 0);
+Json render_guard_update(const BottlePlan& plan, const RenderOptions& options, int64_t serial = 0);
 
 // The container names in a pod: "guard" (init), "egress" (native sidecar), "agent".
 }  // namespace bottle::kubernetes

@@ -22,7 +22,7 @@ from mitmproxy.proxy import server_hooks
 import audit
 import engine
 from policy import Verdict, is_credential_header, text_of
-from state import State, serve_health
+from state import State, read_status_key, serve_health
 from tokens import Redactor, redact, spellings
 
 DNS_SECONDS = 10
@@ -163,7 +163,7 @@ class Egress:
     async def running(self) -> None:
         port = int(os.environ.get("BOT_BOTTLE_HEALTH_PORT", "9091"))
         self._watch = asyncio.create_task(self.state.watch(self._cut_what_is_gone))
-        self._health = await serve_health(self.state, port)
+        self._health = await serve_health(self.state, port, read_status_key())
         self.state.set_ready()
 
     def _cut_what_is_gone(self) -> None:

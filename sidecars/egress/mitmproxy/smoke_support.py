@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 TOKEN = "s3cr3t-value-0123456789"
+STATUS_KEY = "5a" * 32
 PROXY, HEALTH = ("127.0.0.1", 9099), ("127.0.0.1", 9091)
 NAMES = ["origin.test", "other.test", "spliced.test", "mixed.test", "nowhere.test", "plain.test"]
 seen: list[tuple[str, str, dict[str, str]]] = []
@@ -169,10 +170,14 @@ def eventually(what: Any, seconds: float = 5) -> Any:
         time.sleep(0.02)
 
 
-def status() -> dict[str, Any]:
+def health(path: str) -> Answer:
     connection = http.client.HTTPConnection(*HEALTH, timeout=5)
-    connection.request("GET", "/healthz")
-    return json.loads(connection.getresponse().read())
+    connection.request("GET", path)
+    return Answer(connection.getresponse())
+
+
+def status() -> dict[str, Any]:
+    return health("/healthz").json()
 
 
 def tunnel(host: str, port: int = 443) -> tuple[int, socket.socket, bytes]:
@@ -242,6 +247,7 @@ def start() -> None:
     mitm, mitm_key = make_ca("egress")
     write("/etc/bot-bottle/ca/mitmproxy-ca.pem", pem(mitm, mitm_key))
     write("/tmp/mitm-ca.pem", pem(mitm))
+    write("/etc/bot-bottle/ca/status.key", STATUS_KEY)
     write("/etc/bot-bottle/tokens/BOT_BOTTLE_TOKEN_A", TOKEN)
     write_table(TABLE)
     for port, tls in ((443, True), (80, False)):

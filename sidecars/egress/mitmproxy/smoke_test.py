@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import socket
 import ssl
@@ -12,12 +14,14 @@ from typing import Any
 
 from smoke_support import (
     PROXY,
+    STATUS_KEY,
     TABLE,
     TOKEN,
     ask,
     call,
     connect,
     eventually,
+    health,
     lines,
     release,
     secure,
@@ -244,6 +248,20 @@ class Smoke(unittest.TestCase):
         self.assertEqual(connect("origin.test"), 200)
         with open("/run/bot-bottle/status.json", encoding="ascii") as file:
             self.assertEqual(json.load(file)["policyHash"], TABLE["policyHash"])
+
+    def test_proves_its_status(self) -> None:
+        nonce = "0123456789abcdef" * 2
+        answer = health("/status?nonce=" + nonce)
+        mac = hmac.new(STATUS_KEY.encode(), nonce.encode() + b"\n" + answer.body, hashlib.sha256).hexdigest()
+        self.assertEqual((answer.status, answer.headers["bottle-mac"]), (200, mac))
+        self.assertEqual(answer.json(), status() | {"nonce": nonce})
+        self.assertEqual(answer.json()["policyHash"], TABLE["policyHash"])
+        for path in ("/status", "/status?nonce=", "/status?nonce=" + nonce[1:], "/status?nonce=" + nonce.upper(), "/status?nonce=" + nonce + "0",
+                     "/status?nonce=" + nonce + "&x=1", "/status?x=1&nonce=" + nonce, "//status?nonce=" + nonce):
+            refused = health(path)
+            self.assertEqual((refused.status, refused.headers["bottle-mac"], refused.body), (404, None, b"{}"), path)
+        self.assertIsNone(health("/healthz").headers["bottle-mac"])
+        self.assertNotIn(STATUS_KEY, "".join(lines) + answer.body.decode())
 
     def test_connections_are_used_again(self) -> None:
         _, sock, _ = tunnel("origin.test")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from tokens import Tokens
 ROUTES = "/etc/bot-bottle/policy/routes.yaml"
 TOKENS = "/etc/bot-bottle/tokens"
 STATUS = "/run/bot-bottle/status.json"
+STATUS_KEY = "/etc/bot-bottle/ca/status.key"
 POLL_SECONDS = 0.25  # a change is to be in force within 2 s
 
 Signature = tuple[tuple[int, int, int], ...]
@@ -124,19 +127,42 @@ class State:
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def serve_health(state: State, port: int) -> asyncio.Server:
-    """GET /healthz: the report, 200 when ready, else 503."""
+_ASKED = re.compile(rb"GET /status\?nonce=([0-9a-f]{32}) HTTP/1\.[01]\r\n")
+_REASONS = {200: b"OK", 404: b"Not Found", 503: b"Service Unavailable"}
+
+
+def read_status_key(path: str = STATUS_KEY) -> bytes | None:
+    """What the controller and egress share; None where nobody asks over the network."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1024).strip() or None
+    except OSError:
+        return None
+
+
+def _signed(state: State, nonce: bytes, key: bytes) -> tuple[bytes, bytes]:
+    """The report with the nonce, and the proof that it is ours: anyone in the bottle may take the port while egress is down."""
+    body = json.dumps(state.report() | {"nonce": nonce.decode()}).encode()
+    return body, b"Bottle-Mac: " + hmac.new(key, nonce + b"\n" + body, hashlib.sha256).hexdigest().encode() + b"\r\n"
+
+
+async def serve_health(state: State, port: int, key: bytes | None = None) -> asyncio.Server:
+    """GET /healthz: the report, 200 when ready, else 503. GET /status?nonce=<32 hex>: the report with a MAC, if there is a key."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-            code = (200 if state.ready else 503) if head.startswith(b"GET /healthz ") else 404
-            body = json.dumps(state.report()).encode() if code != 404 else b"{}"
+            code, body, mac = 404, b"{}", b""
+            if head.startswith(b"GET /healthz "):
+                code, body = (200 if state.ready else 503), json.dumps(state.report()).encode()
+            elif key and (asked := _ASKED.match(head)):
+                code, (body, mac) = 200, _signed(state, asked[1], key)
             writer.write(
-                b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
-                % (code, {200: b"OK", 503: b"Service Unavailable", 404: b"Not Found"}[code], len(body), body)
+                b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%sConnection: close\r\n\r\n%s"
+                % (code, _REASONS[code], len(body), mac, body)
             )
             await asyncio.wait_for(writer.drain(), 5)
         writer.close()
 
-    return await asyncio.start_server(answer, "0.0.0.0", port, limit=8192)
+    # No host: both families, those of them that the pod has.
+    return await asyncio.start_server(answer, None, port, limit=8192)
