@@ -197,11 +197,15 @@ std::optional<int64_t> read_int(const Value& value, int64_t low, int64_t high, R
   return std::nullopt;
 }
 
-std::vector<Value> read_list(const Value& value, Report& report, bool may_be_empty) {
+std::vector<Value> read_list(const Value& value, Report& report, bool may_be_empty, size_t most) {
   std::vector<Value> out;
   if (!value) return out;
   if (value.node->kind != Kind::kList) {
     report_type(value, "a list", report);
+    return out;
+  }
+  if (value.node->items.size() > most) {
+    report.error(value, "more than " + std::to_string(most) + " values");
     return out;
   }
   for (const YamlNode& item : value.node->items) {
@@ -212,9 +216,9 @@ std::vector<Value> read_list(const Value& value, Report& report, bool may_be_emp
   return out;
 }
 
-std::vector<std::string> read_strings(const Value& value, Report& report) {
+std::vector<std::string> read_strings(const Value& value, Report& report, size_t most) {
   std::vector<std::string> out;
-  for (const Value& item : read_list(value, report)) {
+  for (const Value& item : read_list(value, report, true, most)) {
     if (auto text = read_string(item, report)) out.push_back(std::move(*text));
   }
   return out;

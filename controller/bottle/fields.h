@@ -73,8 +73,9 @@ class Fields {
 std::optional<std::string> read_string(const Value& value, Report& report);
 std::optional<bool> read_bool(const Value& value, Report& report);
 std::optional<int64_t> read_int(const Value& value, int64_t low, int64_t high, Report& report);
-std::vector<Value> read_list(const Value& value, Report& report, bool may_be_empty = true);
-std::vector<std::string> read_strings(const Value& value, Report& report);
+// More than `most` values are an error, and none of them is read.
+std::vector<Value> read_list(const Value& value, Report& report, bool may_be_empty = true, size_t most = SIZE_MAX);
+std::vector<std::string> read_strings(const Value& value, Report& report, size_t most = SIZE_MAX);
 
 template <class E>
 std::optional<E> read_enum(const Value& value, std::initializer_list<std::pair<std::string_view, E>> choices,

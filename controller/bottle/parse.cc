@@ -263,10 +263,11 @@ Result<std::string> parse_absolute_path(std::string_view text) {
   if (text.find_first_of(std::string_view("\0\n\r", 3)) != text.npos) return fail(" holds a line break");
   if (text.find(':') != text.npos) return fail(" holds a ':', which mounts cannot take");
   std::string out(text);
-  while (out.size() > 1 && out.back() == '/') out.pop_back();
   for (std::string_view part : {"//", "/./", "/../"}) {
-    if ((out + "/").find(part) != std::string::npos && out != "/") return fail(" is not plain: write it without //, . and ..");
+    std::string folder = out.back() == '/' ? out : out + "/";
+    if (folder.find(part) != std::string::npos) return fail(" is not plain: write it without //, . and ..");
   }
+  if (out.size() > 1 && out.back() == '/') out.pop_back();
   return out;
 }
 

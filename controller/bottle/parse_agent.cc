@@ -10,6 +10,8 @@
 namespace bottle {
 namespace {
 
+constexpr size_t kMaxStrings = 256;  // command, args and env, each
+
 constexpr char kNameStart[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
 
 // Variables that lead the agent through its proxy and make it trust the bottle's CA (facts: one or more per runtime),
@@ -53,7 +55,7 @@ Result<std::string> parse_image(std::string_view text) {
 
 void parse_env(const Value& section, AgentSpec* agent, Report& report) {
   std::map<std::string, int> lines;
-  for (const Value& item : read_list(section, report)) {
+  for (const Value& item : read_list(section, report, true, kMaxStrings)) {
     Fields fields(item, report);
     EnvVar variable;
     Value at = fields.required("name");
@@ -75,7 +77,8 @@ void parse_resource_set(const Value& section, Resources* resources, Report& repo
   Fields fields(section, report);
   auto quantity = [&](const Value& value, int64_t scale, int64_t* out) {
     if (!value) return;
-    bool number = value.node->kind == YamlNode::Kind::kInt || value.node->kind == YamlNode::Kind::kFloat;
+    // A whole number or a string, as the schema says: a fraction that is not in quotes is a float to whoever reads it next.
+    bool number = value.node->kind == YamlNode::Kind::kInt;
     std::optional<std::string> text = number ? value.node->text : read_string(value, report);
     if (!text) return;
     Result<int64_t> result = parse_quantity(*text, scale);
@@ -137,8 +140,8 @@ void parse_workspace(const Value& section, WorkspaceSpec* workspace, Report& rep
 void parse_agent(const Value& section, AgentSpec* agent, Report& report) {
   Fields fields(section, report);
   if (auto image = read_as(fields.required("image"), parse_image, report)) agent->image = *image;
-  agent->command = read_strings(fields.get("command"), report);
-  agent->args = read_strings(fields.get("args"), report);
+  agent->command = read_strings(fields.get("command"), report, kMaxStrings);
+  agent->args = read_strings(fields.get("args"), report, kMaxStrings);
   parse_env(fields.get("env"), agent, report);
   if (auto path = read_as(fields.get("workingDir"), parse_absolute_path, report)) agent->working_dir = *path;
 

@@ -52,7 +52,7 @@ egres: {}
   image: a
   env:
   - { name: A, value: x }
-  - { name: A, value: y }
+  - { name: A, value: z }
 )"),
      R"(9:15: spec.agent.env[1].name: "A" is set already on line 8
 )"},
@@ -118,6 +118,17 @@ egres: {}
     {"WorkingDirDots", in_spec(R"(agent: { image: a, workingDir: /a/../b }
 )"),
      R"(5:34: spec.agent.workingDir: "/a/../b" is not plain: write it without //, . and ..
+)"},
+    {"WorkingDirSlashes", in_spec(R"(agent: { image: a, workingDir: // }
+)"),
+     R"(5:34: spec.agent.workingDir: "//" is not plain: write it without //, . and ..
+)"},
+    {"CpuIsAFloat", in_spec(R"(agent: { image: a, resources: { limits: { cpu: 0.5 } } }
+)"),
+     R"(5:50: spec.agent.resources.limits.cpu: expected a string, found the number 0.5: put it in quotes
+)"},
+    {"TooManyArgs", in_spec("agent: { image: a, args: [" + repeat("a,", 257) + "] }\n"),
+     R"(5:28: spec.agent.args: more than 256 values
 )"},
     {"RunAsRoot", in_spec(R"(agent: { image: a, runAsUser: 0 }
 )"),

@@ -13,6 +13,8 @@ using policy::Inspect;
 
 constexpr size_t kMaxRoutes = 500;   // of a bottle
 constexpr size_t kMaxPerRoute = 64;  // ports, methods, paths, injections
+constexpr size_t kMaxNetworks = 64;  // allowCIDRs, hostAliases, hostnames of each
+constexpr size_t kMaxCas = 16;       // upstreamCAs
 
 // As given, and each value once.
 template <class T, class F>
@@ -147,16 +149,22 @@ Result<std::string> parse_allow_cidr(std::string_view text) {
   return cidr;
 }
 
+// One spelling, the one that /etc/hosts has: not the brackets, dots and IPv4 in IPv6 that a host may have in a URL.
+Result<std::string> parse_address(std::string_view text) {
+  Result<std::string> ip = policy::canonical_host(text);
+  if (!ip) return ip;
+  if (!is_address(*ip) || text.front() == '[' || text.back() == '.' || ip->starts_with("::ffff:")) {
+    return Status(Code::kInvalid, quoted(text) + " is not an IP address");
+  }
+  return ip;
+}
+
 HostAlias parse_host_alias(const Value& section, Report& report) {
   HostAlias alias;
   Fields fields(section, report);
-  Value at = fields.required("ip");
-  if (auto ip = read_as(at, policy::canonical_host, report)) {
-    if (!is_address(*ip)) report.error(at, quoted(*ip) + " is not an IP address");
-    alias.ip = *ip;
-  }
+  if (auto ip = read_as(fields.required("ip"), parse_address, report)) alias.ip = *ip;
   Value names = fields.required("hostnames");
-  for (const Value& item : read_list(names, report, false)) {
+  for (const Value& item : read_list(names, report, false, kMaxNetworks)) {
     auto host = read_as(item, policy::canonical_host, report);
     if (!host) continue;
     if (is_address(*host)) report.error(item, quoted(*host) + " is an address, not a host name");
@@ -208,13 +216,13 @@ void parse_egress(const Value& section, EgressSpec* egress, Report& report) {
     items.clear();
   }
   for (const Value& item : items) egress->routes.push_back(parse_route(item, report));
-  for (const Value& item : read_list(fields.get("allowCIDRs"), report)) {
+  for (const Value& item : read_list(fields.get("allowCIDRs"), report, true, kMaxNetworks)) {
     if (auto cidr = read_as(item, parse_allow_cidr, report)) egress->allow_cidrs.push_back(*cidr);
   }
-  for (const Value& item : read_list(fields.get("hostAliases"), report)) {
+  for (const Value& item : read_list(fields.get("hostAliases"), report, true, kMaxNetworks)) {
     egress->host_aliases.push_back(parse_host_alias(item, report));
   }
-  for (const Value& item : read_list(fields.get("upstreamCAs"), report)) parse_upstream_ca(item, egress, report);
+  for (const Value& item : read_list(fields.get("upstreamCAs"), report, true, kMaxCas)) parse_upstream_ca(item, egress, report);
 }
 
 }  // namespace bottle

@@ -223,6 +223,13 @@ egress: { hostAliases: [{ ip: a.test, hostnames: [10.0.0.1] }] }
      R"(6:33: spec.egress.hostAliases[0].ip: "a.test" is not an IP address
 6:53: spec.egress.hostAliases[0].hostnames[0]: "10.0.0.1" is an address, not a host name
 )"},
+    {"AliasSpeltAsInAUrl", in_spec(R"(agent: { image: a }
+egress: { hostAliases: [{ ip: "[::1]", hostnames: [a] }, { ip: "10.0.0.1.", hostnames: [a] }, { ip: "::ffff:10.0.0.1", hostnames: [a] }] }
+)"),
+     R"(6:33: spec.egress.hostAliases[0].ip: "[::1]" is not an IP address
+6:66: spec.egress.hostAliases[1].ip: "10.0.0.1." is not an IP address
+6:103: spec.egress.hostAliases[2].ip: "::ffff:10.0.0.1" is not an IP address
+)"},
     {"AliasNoNames", in_spec(R"(agent: { image: a }
 egress: { hostAliases: [{ ip: 10.0.0.1, hostnames: [] }, { ip: 10.0.0.2 }] }
 )"),

@@ -24,12 +24,6 @@ Bottle only_bottle(const std::string& text) {
   return file.bottles.empty() ? Bottle() : file.bottles[0];
 }
 
-std::string repeat(const std::string& text, size_t n) {
-  std::string out;
-  while (n-- > 0) out += text;
-  return out;
-}
-
 TEST(Parse, FillsInDefaults) {
   Bottle b = only_bottle(in_route("{ host: API.Test. }"));
   EXPECT_EQ(b.name, "t");
@@ -56,7 +50,7 @@ TEST(Parse, ReadsEveryField) {
   workingDir: /src/
   runAsUser: 2000
   tty: true
-  resources: { requests: { cpu: 100m, memory: 64Mi }, limits: { cpu: 1.5, memory: 1Gi } }
+  resources: { requests: { cpu: 100m, memory: 64Mi }, limits: { cpu: "1.5", memory: 1Gi } }
   restartPolicy: OnFailure
   workspace: { hostPath: { path: /home/me/src } }
 pipelock: { enabled: false, dlp: { action: block }, injection: { action: warn } }

@@ -25,6 +25,12 @@ inline std::string in_route(const std::string& text) {
   return in_spec("agent: { image: a }\npipelock: { enabled: false }\negress:\n  routes:\n  - " + text);
 }
 
+inline std::string repeat(const std::string& text, size_t n) {
+  std::string out;
+  for (size_t i = 0; i < n; ++i) out += text;
+  return out;
+}
+
 // "6:3: spec.agent: message" a line.
 inline std::string diagnostics_of(const std::string& text) {
   std::string out;

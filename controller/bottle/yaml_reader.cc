@@ -27,7 +27,8 @@ bool digits(std::string_view s, std::string_view allowed = "0123456789_") {
 Kind plain_kind(std::string_view s) {
   static constexpr std::array kNulls = {"", "~", "null", "Null", "NULL"};
   static constexpr std::array kBools = {"true", "True", "TRUE", "false", "False", "FALSE", "yes", "Yes", "YES",
-                                        "no",   "No",   "NO",   "on",    "On",    "ON",    "off", "Off", "OFF"};
+                                        "no",   "No",   "NO",   "on",    "On",    "ON",    "off", "Off", "OFF",
+                                        "y",    "Y",    "n",    "N"};
   if (std::find(kNulls.begin(), kNulls.end(), s) != kNulls.end()) return Kind::kNull;
   if (std::find(kBools.begin(), kBools.end(), s) != kBools.end()) return Kind::kBool;
   if (s == ".nan" || s == ".NaN" || s == ".NAN") return Kind::kFloat;
