@@ -48,6 +48,7 @@ struct Answer {
   std::string message;       // the server's words
   std::vector<Cause> causes;
   double retry_after_s = 0;
+  std::string source;        // Config::source, for the message of a 401
   bool ok() const { return transport.is_ok() && code >= 200 && code < 300; }
   bool is(std::string_view r) const { return transport.is_ok() && reason == r; }
   // As a Status: 404 kNotFound, 409 kConflict, 401/403 kPermission, 400/422 kInvalid, 429/5xx kUnavailable, … with the server's words
@@ -96,6 +97,9 @@ struct EasyKeep;
 struct EasyKeepDelete { void operator()(EasyKeep*) const; };
 using EasyKeepPtr = std::unique_ptr<EasyKeep, EasyKeepDelete>;
 Result<EasyKeepPtr> configure_easy(CURL* easy, const Config& config, const std::string& path);
+// The headers of `keep` that say who we are ("Authorization: …", "Impersonate-User: …"), for a request that is written by hand on a
+// connection made with CURLOPT_CONNECT_ONLY. Secret.
+const std::vector<std::string>& auth_headers(const EasyKeep& keep);
 
 }  // namespace bottle::kube
 

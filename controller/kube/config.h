@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/secret.h"
@@ -27,6 +28,8 @@ class Credentials {
   virtual ~Credentials() = default;
   // Empty when there is none. May block for as long as an exec plugin takes (at most 60 s).
   virtual Result<SecretString> token() = 0;
+  // The value of the header Authorization: "Bearer " and the token, or what another scheme says. Empty when there is none.
+  virtual Result<SecretString> authorization();
   virtual Result<ClientCertificate> certificate() = 0;
   // Changes whenever a certificate does: connections made with another number are to be closed.
   virtual uint64_t certificate_generation() = 0;
@@ -45,6 +48,7 @@ struct Config {
   bool disable_compression = false;
   std::string as_user, as_uid;
   std::vector<std::string> as_groups;
+  std::vector<std::pair<std::string, std::string>> as_extra;
   std::shared_ptr<Credentials> credentials;  // never null
   std::string source;       // for messages: "/home/a/.kube/config (context kind)", "in-cluster"
 };
