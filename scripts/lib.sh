@@ -40,6 +40,7 @@ base_packages=(
 )
 docker_packages=(docker.io nftables debootstrap iproute2 iptables xz-utils python3)
 check_packages=(clang shellcheck)
+cluster_packages=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 util-linux procps curl openssl gcc libc6-dev tar)
 
 # need_packages NAME...: installs those that are missing. The list of packages is refreshed only if that fails.
 need_packages() {
@@ -104,3 +105,34 @@ build_preset() {
   (cd "$root" && cmake --build --preset "$preset" -j "$jobs" "${targets[@]}") >&2
 }
 log_file() { mkdir -p "$root/build/logs"; echo "$root/build/logs/$1.log"; }
+
+# need_go: a go command that can build what names a newer toolchain in its go.mod. From 1.21 on, go fetches that toolchain by itself (as a
+# module, checked against the checksum database) unless it is told not to, as Debian's packages and some images tell it.
+need_go() {
+  go_fetches_toolchains || install_go
+  local own
+  own=$(GOTOOLCHAIN=local go env GOVERSION)
+  if ! newer_or_same "${own#go}" "$(sed -n 's/^go //p' "$root/tests/support/cluster/kubelite/go.mod")"; then export GOTOOLCHAIN=auto; fi
+}
+newer_or_same() { [ "$(printf '%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$1" ]; }
+go_fetches_toolchains() {
+  local v
+  v=$(cd / && GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) && newer_or_same "${v#go}" 1.21
+}
+install_go() {
+  # Debian and Ubuntu keep each version in a folder of its own: the newest that apt offers will do, backports included.
+  local package
+  package=$(newest_go_package)
+  if [ -z "$package" ] && command -v apt-get >/dev/null; then
+    as_root apt-get -qq update >&2
+    package=$(newest_go_package)
+  fi
+  [ -n "$package" ] || die "no go >= 1.21 here, and apt offers none. Install one (on Debian 12: add the suite bookworm-backports to apt's sources and run this again)"
+  need_packages "$package"
+  export PATH=/usr/lib/${package%-go}/bin:$PATH
+  go_fetches_toolchains || die "$package is installed, and go still does not answer: see $(command -v go || echo "/usr/lib/${package%-go}/bin/go")"
+}
+newest_go_package() {
+  apt-cache search --names-only '^golang-1\.[0-9]+-go$' 2>/dev/null | cut -d' ' -f1 | sort -V |
+    awk -F'[.-]' '$3 >= 21 {p = $0} END {print p}'
+}
