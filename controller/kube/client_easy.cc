@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "controller/kube/client_internal.h"
+#include "controller/kube/kubeconfig.h"
 
 namespace bottle::kube {
 namespace {
@@ -25,10 +26,6 @@ int on_socket(void*, curl_socket_t fd, curlsocktype) {
   fcntl(fd, F_SETFD, fcntl(fd, F_GETFD) | FD_CLOEXEC);
   setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUserTimeoutMs, sizeof kUserTimeoutMs);
   return CURL_SOCKOPT_OK;
-}
-
-bool is_loopback(std::string_view host) {
-  return host == "localhost" || host.starts_with("127.") || host == "::1" || host == "[::1]";
 }
 
 struct Url {
@@ -218,7 +215,7 @@ Result<EasyKeepPtr> configure_easy_with(CURL* easy, const Config& config, AuthPt
     bool socks = config.proxy_url.starts_with("socks5://");
     curl_easy_setopt(easy, CURLOPT_PROXY, (socks ? "socks5h" + config.proxy_url.substr(6) : config.proxy_url).c_str());
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
-  } else if (is_loopback(url->host)) {
+  } else if (is_loopback_host(authority_of(config.server))) {
     curl_easy_setopt(easy, CURLOPT_PROXY, "");  // as Go does: the environment's proxy is not for this machine
   }
 
