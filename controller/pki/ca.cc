@@ -59,8 +59,10 @@ Result<CertificateAuthority> describe(X509* cert, EVP_PKEY* key) {
 
 }  // namespace
 
-Result<CertificateAuthority> make_egress_ca(KeyType type, int64_t now) {
-  KeyPtr key;
+void PrivateKeyDelete::operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+
+Result<PrivateKey> make_key(KeyType type) {
+  PrivateKey key;
   if (type == KeyType::kRsa2048) {
     key.reset(EVP_RSA_gen(2048));
   } else if (type == KeyType::kEcdsaP256) {
@@ -69,6 +71,17 @@ Result<CertificateAuthority> make_egress_ca(KeyType type, int64_t now) {
     return {Code::kInvalid, "make the egress CA: the key type must be chosen (RSA-2048 or ECDSA P-256)"};
   }
   if (!key) return openssl_error(Code::kInternal, "make the egress CA's key");
+  return key;
+}
+
+Result<CertificateAuthority> make_egress_ca(KeyType type, int64_t now) {
+  auto key = make_key(type);
+  if (!key) return key.status();
+  return make_egress_ca(std::move(*key), now);
+}
+
+Result<CertificateAuthority> make_egress_ca(PrivateKey key, int64_t now) {
+  if (!key) return {Code::kInvalid, "make the egress CA: no key"};
   X509Ptr cert(X509_new());
   if (!cert || X509_set_version(cert.get(), X509_VERSION_3) != 1 || !set_random_serial(cert.get()) || !set_name(cert.get()) ||
       !ASN1_TIME_set(X509_getm_notBefore(cert.get()), static_cast<time_t>(now - kBackdate)) ||
