@@ -53,6 +53,7 @@ Spec summarize(const Planned& planned, const kubernetes::Owner& owner, const kub
   s.guard_update = kubernetes::guard_update_name(plan);
   const Json pod = kubernetes::render_pod(plan, owner, render, {});
   s.guard_hash = annotation_of(pod, kubernetes::kGuardHash);
+  s.token_refs = annotation_of(pod, kubernetes::kTokenRefs);
   if (const auto labels = pod.find("metadata"); labels != pod.end())
     for (const auto& [key, value] : labels->value("labels", Json::object()).items())
       if (value.is_string()) s.pod_labels[key] = value.get<std::string>();

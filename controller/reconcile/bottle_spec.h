@@ -26,7 +26,7 @@ struct Token {
 
 struct Spec {
   Status status;                 // not OK: what is wrong with the Bottle, for a person; nothing below holds then
-  std::string policy_hash, pod_hash, guard_hash;
+  std::string policy_hash, pod_hash, guard_hash, token_refs;
   std::string policy_content, network_policy_content;  // content hashes of the rendered objects
   std::string guard_update;      // name of the container that would load these rules into a running pod
   std::map<std::string, std::string, std::less<>> pod_labels;

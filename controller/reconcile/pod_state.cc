@@ -145,7 +145,7 @@ void finish(PodState* s, const PodObject& pod, const ContainerState* agent) {
   s->passing = false;
 }
 
-void look_at_agent(PodState* s, const PodObject& pod, const ContainerState* agent) {
+void look_at_agent(PodState* s, const ContainerState* agent) {
   s->agent_running = running(agent);
   if (s->agent_running) return;
   if (terminated(agent)) {
@@ -156,7 +156,6 @@ void look_at_agent(PodState* s, const PodObject& pod, const ContainerState* agen
   }
   s->agent_reason = agent && !agent->reason.empty() && agent->reason != "PodInitializing" ? agent->reason : "NotStarted";
   s->agent_message = "the agent has not started";
-  (void)pod;
   stop(s, "Starting", s->agent_message, true);
 }
 
@@ -226,7 +225,7 @@ PodState read_pod(const PodObject* pod, const Spec* spec, int64_t now) {
   if (pod->node.empty()) stop(&s, "Pending", "the pod waits for a node", true);
   if (!s.guard_done) stop(&s, "Starting", "the guard closes the network", true);
   look_at_egress(&s, *pod);
-  look_at_agent(&s, *pod, agent);
+  look_at_agent(&s, agent);
   if (pod->ip.empty()) stop(&s, "Starting", "the pod has no address yet", true);
   if (s.life == Life::kPending && s.guard_done && s.egress_ready && s.agent_running) s.life = Life::kRunning;
   return s;

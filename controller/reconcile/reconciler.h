@@ -31,6 +31,7 @@ struct ReconcilerOptions {
   std::string identity;           // reportingInstance of events
   metrics::Registry* metrics = nullptr;  // bottle_*; not owned
   std::chrono::milliseconds status_delay{3'000};  // a state that is only passing is written when it lasts longer than this
+  size_t rsa_keys_ahead = 8;      // RSA keys made before they are needed; 0 = none
 };
 
 struct Outcome {

@@ -1,0 +1,112 @@
+// Creating, applying and deleting children. An object is ours by its owner's UID, never by name, label or annotation.
+#include <openssl/crypto.h>
+
+#include "controller/reconcile/pass.h"
+#include "controller/reconcile/text.h"
+
+namespace bottle::reconcile {
+namespace {
+
+constexpr std::chrono::seconds kTrustOwnWrite{10};  // a cache that is later than this is not what we wait for
+
+std::string article_kind(const kube::Resource& r) { return std::string(r.kind); }
+
+kube::Decoder& decoder() {
+  thread_local kube::Decoder d;
+  return d;
+}
+
+kube::Query manager() { return {{"fieldManager", std::string(kube::kFieldManager)}}; }
+
+}  // namespace
+
+Pass::Ours Pass::ours(const kube::ObjectMeta& meta) const {
+  if (meta.owner_uid == b_.uid) return meta.deleting ? Ours::kGoing : Ours::kYes;
+  // Of a former bottle of this name: the garbage collector is about to take it.
+  if (!meta.owner_uid.empty() && meta.owner_name == b_.name) return Ours::kGoing;
+  return Ours::kNo;
+}
+
+Problem Pass::not_ours(const kube::Resource& r, const kube::ObjectMeta& meta) const {
+  Problem p;
+  const std::string what = article_kind(r) + " " + meta.name;
+  if (ours(meta) == Ours::kGoing) {
+    p.kind = Problem::Kind::kWaiting;
+    p.message = what + " is about to be removed; a new one is made then";
+  } else {
+    p.kind = Problem::Kind::kNameTaken;
+    p.message = what + " in namespace " + b_.ns + " is not this bottle's and is left alone: delete or rename it, or give the bottle another name";
+  }
+  return p;
+}
+
+Pass::Meta Pass::latest(const Meta& cached, Written* w) {
+  if (!w->meta) return cached;
+  const bool caught_up = cached && not_older(cached->resource_version, w->meta->resource_version);
+  if (caught_up || monotonic() - w->at > kTrustOwnWrite) {
+    *w = {};
+    return cached;
+  }
+  return w->meta;
+}
+
+kube::Answer Pass::send(kube::Request request, std::string* body) {
+  request.body = std::move(*body);
+  kube::Answer a = s_.client.call(request);
+  OPENSSL_cleanse(request.body.data(), request.body.size());
+  return a;
+}
+
+Problem Pass::create(const kube::Resource& r, const std::string& name, std::string body, Written* out, bool* existed) {
+  *existed = false;
+  kube::Request post{.method = "POST", .path = kube::collection_path(r, b_.ns, manager())};
+  // Of what was made, the metadata is enough; and a key does not come back.
+  post.accept = kube::kMetadataOnly;
+  const std::string what = "create " + article_kind(r) + " " + b_.ns + "/" + name;
+  kube::Answer a = send(std::move(post), &body);
+  if (a.is("AlreadyExists")) {
+    *existed = true;
+    kube::Request get{.method = "GET", .path = kube::object_path(r, b_.ns, name)};
+    get.accept = kube::kMetadataOnly;
+    a = s_.client.call(get);
+  }
+  if (!a.ok()) return classify(a, what, b_.ns);
+  auto meta = std::make_shared<kube::MetaObject>();
+  if (Status s = decoder().meta(a.body, meta.get()); !s) {
+    Problem p;
+    p.kind = Problem::Kind::kTransient;
+    p.status = s.with_context(what);
+    p.message = p.status.message();
+    return p;
+  }
+  if (ours(*meta) != Ours::kYes) return not_ours(r, *meta);
+  *out = {std::move(meta), monotonic()};
+  return {};
+}
+
+Problem Pass::apply(const kube::Resource& r, const kube::ObjectMeta& existing, Json object, Written* out) {
+  // With the UID an object that was deleted meanwhile is not made again by this.
+  object["metadata"]["uid"] = existing.uid;
+  kube::Query query = manager();
+  query.emplace_back("force", "true");
+  kube::Request patch{.method = "PATCH", .path = kube::object_path(r, b_.ns, existing.name, {}, query)};
+  patch.content_type = kube::kApply;
+  patch.accept = kube::kMetadataOnly;
+  std::string body = object.dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string what = "update " + article_kind(r) + " " + b_.ns + "/" + existing.name;
+  const kube::Answer a = send(std::move(patch), &body);
+  if (!a.ok()) return classify(a, what, b_.ns);
+  auto meta = std::make_shared<kube::MetaObject>();
+  if (Status s = decoder().meta(a.body, meta.get()); s) *out = {std::move(meta), monotonic()};
+  return {};
+}
+
+Problem Pass::remove(const kube::Resource& r, const std::string& name, const std::string& uid) {
+  std::string body = Json{{"apiVersion", "v1"}, {"kind", "DeleteOptions"}, {"preconditions", {{"uid", uid}}}}.dump();
+  kube::Request request{.method = "DELETE", .path = kube::object_path(r, b_.ns, name)};
+  const kube::Answer a = send(std::move(request), &body);
+  if (a.ok() || a.is("NotFound")) return {};
+  return classify(a, "delete " + article_kind(r) + " " + b_.ns + "/" + name, b_.ns);
+}
+
+}  // namespace bottle::reconcile
