@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "controller/kube/resource.h"
+#include "controller/reconcile/request.h"
 #include "controller/reconcile/text.h"
 
 namespace bottle::reconcile {
@@ -97,8 +98,8 @@ void Events::send(const Item& e) {
     s.last_us = e.at_us;
     ++s.count;
     const Json patch = {{"series", {{"count", s.count}, {"lastObservedTime", kube::format_rfc3339_micro(e.at_us)}}}};
-    kube::Request request{.method = "PATCH", .path = kube::object_path(kube::kEvents, e.ns, s.name), .body = patch.dump()};
-    request.content_type = kube::kMergePatch;
+    kube::Request request = request_of("PATCH", kube::object_path(kube::kEvents, e.ns, s.name), kube::kMergePatch);
+    request.body = patch.dump();
     request.timeout = std::chrono::seconds(5);
     if (deliver(request, &code)) return;
     if (code != 404) return;  // 404: it has expired, a new one tells it
@@ -117,9 +118,8 @@ void Events::send(const Item& e) {
                       {"note", e.note},
                       {"regarding",
                        {{"apiVersion", kube::api_version(kube::kBottles)}, {"kind", "Bottle"}, {"namespace", e.ns}, {"name", e.bottle}, {"uid", e.uid}}}};
-  kube::Request request{.method = "POST",
-                        .path = kube::collection_path(kube::kEvents, e.ns),
-                        .body = event.dump(-1, ' ', false, Json::error_handler_t::replace)};
+  kube::Request request = request_of("POST", kube::collection_path(kube::kEvents, e.ns));
+  request.body = event.dump(-1, ' ', false, Json::error_handler_t::replace);
   request.timeout = std::chrono::seconds(5);
   if (deliver(request, &code)) {
     forget_old(e.at_us);

@@ -19,6 +19,7 @@
 #include "controller/reconcile/memory.h"
 #include "controller/reconcile/problem.h"
 #include "controller/reconcile/reconciler.h"
+#include "controller/reconcile/request.h"
 
 namespace bottle::reconcile {
 

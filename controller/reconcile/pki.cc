@@ -109,8 +109,7 @@ Problem Pass::ensure_egress_ca() {
 
 Result<SecretString> Pass::status_key() {
   if (SecretString known = s_.status_keys.get(b_.uid); !known.empty()) return known;
-  kube::Request get{.method = "GET", .path = kube::object_path(kube::kSecrets, b_.ns, kubernetes::egress_ca_name(b_.name))};
-  kube::Answer a = s_.client.call(get);
+  kube::Answer a = s_.client.call(request_of("GET", kube::object_path(kube::kSecrets, b_.ns, kubernetes::egress_ca_name(b_.name))));
   if (!a.ok()) return a.status("read the status key of bottle " + b_.ns + "/" + b_.name);
   Json secret = Json::parse(a.body, nullptr, false);
   OPENSSL_cleanse(a.body.data(), a.body.size());

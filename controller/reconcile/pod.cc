@@ -89,11 +89,11 @@ Problem Pass::create_pod() {
   extras.active_deadline_seconds = spec_->active_deadline_seconds;
   const Json object = kubernetes::render_pod(planned()->plan, owner_of(b_), s_.options.render, extras);
   const std::string what = "create pod " + b_.ns + "/" + b_.name;
-  kube::Request post{.method = "POST", .path = kube::collection_path(kube::kPods, b_.ns, {{"fieldManager", std::string(kube::kFieldManager)}})};
+  kube::Request post = request_of("POST", kube::collection_path(kube::kPods, b_.ns, {{"fieldManager", std::string(kube::kFieldManager)}}));
   std::string body = object.dump(-1, ' ', false, Json::error_handler_t::replace);
   kube::Answer a = send(std::move(post), &body);
   const bool existed = a.is("AlreadyExists");
-  if (existed) a = s_.client.call({.method = "GET", .path = kube::object_path(kube::kPods, b_.ns, b_.name)});
+  if (existed) a = s_.client.call(request_of("GET", kube::object_path(kube::kPods, b_.ns, b_.name)));
   if (!a.ok()) return classify(a, what, b_.ns);
   auto pod = std::make_shared<kube::PodObject>();
   if (Status s = decoder().pod(a.body, pod.get()); !s) {
@@ -137,9 +137,8 @@ Problem Pass::patch_pod() {
   patch["metadata"]["uid"] = pod_->uid;
   for (const auto& [name, value] : annotations_) annotate(patch, name, value);
   annotations_.clear();
-  kube::Request request{.method = "PATCH",
-                        .path = kube::object_path(kube::kPods, b_.ns, pod_->name, {}, {{"fieldManager", std::string(kube::kFieldManager)}})};
-  request.content_type = kube::kMergePatch;
+  kube::Request request =
+      request_of("PATCH", kube::object_path(kube::kPods, b_.ns, pod_->name, {}, {{"fieldManager", std::string(kube::kFieldManager)}}), kube::kMergePatch);
   std::string body = patch.dump();
   const kube::Answer a = send(std::move(request), &body);
   if (a.is("NotFound")) return {};  // gone: the cache will say so

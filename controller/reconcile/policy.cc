@@ -72,9 +72,9 @@ void Pass::update_guard() {
   }
   // An ephemeral container stays in the pod for good, so each has a name of its own: the count of those before it.
   const Json patch = kubernetes::render_guard_update(planned()->plan, s_.options.render, static_cast<int64_t>(count));
-  kube::Request request{.method = "PATCH", .path = kube::object_path(kube::kPods, b_.ns, pod_->name, "ephemeralcontainers",
-                                                                     {{"fieldManager", std::string(kube::kFieldManager)}})};
-  request.content_type = kube::kStrategicPatch;
+  kube::Request request = request_of(
+      "PATCH", kube::object_path(kube::kPods, b_.ns, pod_->name, "ephemeralcontainers", {{"fieldManager", std::string(kube::kFieldManager)}}),
+      kube::kStrategicPatch);
   std::string body = patch.dump();
   const kube::Answer a = send(std::move(request), &body);
   if (!a.ok()) {

@@ -34,9 +34,9 @@ std::chrono::milliseconds Problem::retry() const {
     case Kind::kInvalid:
     case Kind::kNamespaceEnding: return 60s;
     case Kind::kWaiting: return 1s;
-    case Kind::kStale: return 50ms;
     case Kind::kNone:
-    case Kind::kTransient: return 0ms;
+    case Kind::kStale:
+    case Kind::kTransient: return 0ms;  // by the queue's back-off
   }
   return 0ms;
 }

@@ -25,7 +25,7 @@ struct Problem {
     kTransient,        // may go away by itself
   } kind = Kind::kNone;
   std::string message;
-  Status status;       // of kTransient: what the queue counts as a failure
+  Status status;       // of kStale and kTransient: what the queue counts as a failure
 
   bool none() const { return kind == Kind::kNone; }
   std::string_view reason() const;             // of the condition

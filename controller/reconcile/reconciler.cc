@@ -55,10 +55,10 @@ void Pass::requeue(std::chrono::milliseconds after) {
 bool Pass::settle(const Problem& p) {
   if (p.none()) return true;
   f_.problem = p;
-  if (p.kind == Problem::Kind::kTransient && out_.status)
-    out_.status = p.status ? Status(Code::kUnavailable, p.message) : p.status;
-  else
+  if (p.status)
     requeue(p.retry());
+  else if (out_.status)
+    out_.status = p.status;
   return false;
 }
 

@@ -88,10 +88,9 @@ void Pass::write_status() {
                        {"kind", "Bottle"},
                        {"metadata", {{"name", b_.name}, {"namespace", b_.ns}, {"uid", b_.uid}}},
                        {"status", status}};
-  kube::Request patch{.method = "PATCH",
-                      .path = kube::object_path(kube::kBottles, b_.ns, b_.name, "status",
-                                                {{"fieldManager", std::string(kube::kFieldManager)}, {"force", "true"}})};
-  patch.content_type = kube::kApply;
+  kube::Request patch = request_of(
+      "PATCH",
+      kube::object_path(kube::kBottles, b_.ns, b_.name, "status", {{"fieldManager", std::string(kube::kFieldManager)}, {"force", "true"}}), kube::kApply);
   patch.accept = kube::kMetadataOnly;
   std::string body = object.dump(-1, ' ', false, Json::error_handler_t::replace);
   const kube::Answer a = send(std::move(patch), &body);

@@ -9,8 +9,6 @@ namespace {
 
 constexpr std::chrono::seconds kTrustOwnWrite{10};  // a cache that is later than this is not what we wait for
 
-std::string article_kind(const kube::Resource& r) { return std::string(r.kind); }
-
 kube::Decoder& decoder() {
   thread_local kube::Decoder d;
   return d;
@@ -29,7 +27,7 @@ Pass::Ours Pass::ours(const kube::ObjectMeta& meta) const {
 
 Problem Pass::not_ours(const kube::Resource& r, const kube::ObjectMeta& meta) const {
   Problem p;
-  const std::string what = article_kind(r) + " " + meta.name;
+  const std::string what = std::string(r.kind) + " " + meta.name;
   if (ours(meta) == Ours::kGoing) {
     p.kind = Problem::Kind::kWaiting;
     p.message = what + " is about to be removed; a new one is made then";
@@ -59,14 +57,14 @@ kube::Answer Pass::send(kube::Request request, std::string* body) {
 
 Problem Pass::create(const kube::Resource& r, const std::string& name, std::string body, Written* out, bool* existed) {
   *existed = false;
-  kube::Request post{.method = "POST", .path = kube::collection_path(r, b_.ns, manager())};
+  kube::Request post = request_of("POST", kube::collection_path(r, b_.ns, manager()));
   // Of what was made, the metadata is enough; and a key does not come back.
   post.accept = kube::kMetadataOnly;
-  const std::string what = "create " + article_kind(r) + " " + b_.ns + "/" + name;
+  const std::string what = "create " + std::string(r.kind) + " " + b_.ns + "/" + name;
   kube::Answer a = send(std::move(post), &body);
   if (a.is("AlreadyExists")) {
     *existed = true;
-    kube::Request get{.method = "GET", .path = kube::object_path(r, b_.ns, name)};
+    kube::Request get = request_of("GET", kube::object_path(r, b_.ns, name));
     get.accept = kube::kMetadataOnly;
     a = s_.client.call(get);
   }
@@ -89,11 +87,10 @@ Problem Pass::apply(const kube::Resource& r, const kube::ObjectMeta& existing, J
   object["metadata"]["uid"] = existing.uid;
   kube::Query query = manager();
   query.emplace_back("force", "true");
-  kube::Request patch{.method = "PATCH", .path = kube::object_path(r, b_.ns, existing.name, {}, query)};
-  patch.content_type = kube::kApply;
+  kube::Request patch = request_of("PATCH", kube::object_path(r, b_.ns, existing.name, {}, query), kube::kApply);
   patch.accept = kube::kMetadataOnly;
   std::string body = object.dump(-1, ' ', false, Json::error_handler_t::replace);
-  const std::string what = "update " + article_kind(r) + " " + b_.ns + "/" + existing.name;
+  const std::string what = "update " + std::string(r.kind) + " " + b_.ns + "/" + existing.name;
   const kube::Answer a = send(std::move(patch), &body);
   if (!a.ok()) return classify(a, what, b_.ns);
   auto meta = std::make_shared<kube::MetaObject>();
@@ -103,10 +100,9 @@ Problem Pass::apply(const kube::Resource& r, const kube::ObjectMeta& existing, J
 
 Problem Pass::remove(const kube::Resource& r, const std::string& name, const std::string& uid) {
   std::string body = Json{{"apiVersion", "v1"}, {"kind", "DeleteOptions"}, {"preconditions", {{"uid", uid}}}}.dump();
-  kube::Request request{.method = "DELETE", .path = kube::object_path(r, b_.ns, name)};
-  const kube::Answer a = send(std::move(request), &body);
+  const kube::Answer a = send(request_of("DELETE", kube::object_path(r, b_.ns, name)), &body);
   if (a.ok() || a.is("NotFound")) return {};
-  return classify(a, "delete " + article_kind(r) + " " + b_.ns + "/" + name, b_.ns);
+  return classify(a, "delete " + std::string(r.kind) + " " + b_.ns + "/" + name, b_.ns);
 }
 
 }  // namespace bottle::reconcile
