@@ -92,8 +92,8 @@ Result<EgressStatus> check_egress_answer(std::string_view nonce, std::string_vie
   unsigned char mac[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
   const std::string_view secret = key.expose();
-  if (!HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()), reinterpret_cast<const unsigned char*>(said.data()), said.size(), mac,
-            &size))
+  const auto* text = reinterpret_cast<const unsigned char*>(said.data());
+  if (!HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()), text, said.size(), mac, &size))
     return {Code::kInternal, "the crypto library refuses HMAC-SHA256"};
   const std::string want = hex(mac, size);
   if (mac_hex.size() != want.size() || CRYPTO_memcmp(mac_hex.data(), want.data(), want.size()) != 0) return forged;
@@ -136,7 +136,8 @@ Result<EgressStatus> ask_egress(const std::string& ip, uint16_t port, const Secr
   if (CURLcode rc = curl_easy_perform(c); rc != CURLE_OK) return transfer_error(rc, answer);
   long code = 0;
   curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &code);
-  if (code != 200) return {Code::kPermission, "the status on egress' port is HTTP " + std::to_string(code) + ": whoever answers does not have the bottle's key"};
+  if (code != 200)
+    return {Code::kPermission, "the status on egress' port is HTTP " + std::to_string(code) + ": whoever answers has not the bottle's key"};
   return check_egress_answer(*nonce, answer.body, answer.mac, key);
 }
 

@@ -101,9 +101,9 @@ std::string cpu_quantity(int64_t millis) {
 
 Status check(const Bottle& bottle) {
   // 63: the name is also a label's value, by which the pod is found.
-  if (!is_object_name(bottle.name, 63))
-    return {Code::kInvalid, "metadata.name: a bottle on a cluster has a name of at most 63 of a-z, 0-9, '-' and '.', with a letter or digit at "
-                            "both ends of every part: rename it"};
+  if (!is_object_name(bottle.name, 63) || bottle.name.find('.') != bottle.name.npos)
+    return {Code::kInvalid, "metadata.name: a bottle on a cluster has a name of at most 63 of a-z, 0-9 and '-', which is not first or last: "
+                            "rename it"};
   if (bottle.agent.workspace.kind == WorkspaceSpec::Kind::kHostPath)
     return {Code::kInvalid, "spec.agent.workspace.hostPath is for one machine: use persistentVolumeClaim or emptyDir on a cluster"};
   if (!bottle.egress.upstream_ca_files.empty())
@@ -112,7 +112,8 @@ Status check(const Bottle& bottle) {
     for (const auto& inject : route.inject) {
       const std::string at = "spec.egress.routes (" + route.host + ") inject.secretKeyRef";
       if (!is_object_name(inject.secret.name, 253)) return {Code::kInvalid, at + ".name is no name of a Secret: correct it"};
-      if (!is_secret_key(inject.secret.key)) return {Code::kInvalid, at + ".key is no key of a Secret: use letters, digits, '-', '_' and '.'"};
+      if (!is_secret_key(inject.secret.key))
+        return {Code::kInvalid, at + ".key is no key of a Secret: use letters, digits, '-', '_' and '.'"};
     }
   return Status::ok();
 }

@@ -11,8 +11,8 @@ namespace {
 constexpr int64_t kMiB = 1 << 20;
 constexpr char kRulesVariable[] = "BOTTLE_GUARD_RULES";  // sidecars/guard/main.cc
 
-// The kubelet expands $(NAME) in commands, arguments and variables, and nobody else does: a Bottle means the same on every backend. "$$" is a
-// "$" to it.
+// The kubelet expands $(NAME) in commands, arguments and variables, and nobody else does: a Bottle means the same on every backend.
+// "$$" is a "$" to it.
 std::string literal(const std::string& text) {
   if (text.find("$(") == text.npos && text.find("$$") == text.npos) return text;
   std::string out;
