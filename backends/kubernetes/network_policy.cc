@@ -8,8 +8,9 @@ namespace {
 
 // The ranges that the guard refuses (controller/plan/guard_rules.cc; a test compares). ::ffff:0:0/96 is not among them: the API reads it as
 // an IPv4 range and refuses it, and no such packet is ever on a wire.
-constexpr const char* kRefused4[] = {"0.0.0.0/8",     "10.0.0.0/8",    "100.64.0.0/10", "127.0.0.0/8",    "168.63.129.16/32", "169.254.0.0/16",
-                                     "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3"};
+constexpr const char* kRefused4[] = {"0.0.0.0/8",      "10.0.0.0/8",    "100.64.0.0/10", "127.0.0.0/8",    "168.63.129.16/32",
+                                     "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",  "192.168.0.0/16", "198.18.0.0/15",
+                                     "224.0.0.0/3"};
 constexpr const char* kRefused6[] = {"::/96",     "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16",
                                      "fc00::/7", "fe80::/10",    "fec0::/10",      "ff00::/8"};
 

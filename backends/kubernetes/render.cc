@@ -102,8 +102,8 @@ std::string cpu_quantity(int64_t millis) {
 Status check(const Bottle& bottle) {
   // 63: the name is also a label's value, by which the pod is found.
   if (!is_object_name(bottle.name, 63) || bottle.name.find('.') != bottle.name.npos)
-    return {Code::kInvalid, "metadata.name: a bottle on a cluster has a name of at most 63 of a-z, 0-9 and '-', which is not first or last: "
-                            "rename it"};
+    return {Code::kInvalid, "metadata.name: a bottle on a cluster has a name of at most 63 of a-z, 0-9 and '-', which is not first or "
+                            "last: rename it"};
   if (bottle.agent.workspace.kind == WorkspaceSpec::Kind::kHostPath)
     return {Code::kInvalid, "spec.agent.workspace.hostPath is for one machine: use persistentVolumeClaim or emptyDir on a cluster"};
   if (!bottle.egress.upstream_ca_files.empty())

@@ -63,8 +63,9 @@ std::string token_refs_hash(const BottlePlan& plan);  // of which Secrets and ke
 std::string guard_hash(const BottlePlan& plan);       // the value of kGuardHash
 
 // Strategic patch for pods/<name>/ephemeralcontainers: one more container that loads changed guard rules into the running pod's namespace
-// (bottle-guard apply with the rules in its environment: no volume to wait for). Its name holds the rules' hash, and `serial` if that is not 0
-// (the Bottle's generation): an ephemeral container runs once and stays in the pod, so rules that come back, or another try, need another name.
+// (bottle-guard apply with the rules in its environment: no volume to wait for). Its name holds the rules' hash, and `serial` if that is
+// not 0 (say the Bottle's generation): an ephemeral container runs once and stays in the pod, so rules that come back, or another try, need
+// another name.
 std::string guard_update_name(const BottlePlan& plan, int64_t serial = 0);
 Json render_guard_update(const BottlePlan& plan, const RenderOptions& options, int64_t serial = 0);
 

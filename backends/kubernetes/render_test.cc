@@ -187,7 +187,8 @@ TEST(Render, IsHardened) {
       EXPECT_EQ(security.at("capabilities").dump(), guard ? R"({"add":["NET_ADMIN"],"drop":["ALL"]})" : R"({"drop":["ALL"]})");
       if (std::string(c) == "agent") continue;
       for (const char* kind : {"requests", "limits"})
-        for (const char* what : {"cpu", "memory"}) EXPECT_TRUE(container(pod, c).at("resources").at(kind).contains(what)) << c << kind << what;
+        for (const char* what : {"cpu", "memory"})
+          EXPECT_TRUE(container(pod, c).at("resources").at(kind).contains(what)) << c << " " << kind << " " << what;
     }
     for (const auto& v : spec.at("volumes")) EXPECT_FALSE(v.contains("hostPath"));
   }

@@ -8,13 +8,15 @@ namespace bottle::kubernetes {
 namespace {
 
 // The pod's volumes.
-constexpr char kPolicyVolume[] = "policy", kRulesVolume[] = "guard-rules", kTrustInVolume[] = "trust-files", kUpstreamInVolume[] = "upstream-files";
+constexpr char kPolicyVolume[] = "policy", kRulesVolume[] = "guard-rules";
+constexpr char kTrustInVolume[] = "trust-files", kUpstreamInVolume[] = "upstream-files";
 constexpr char kFilesVolume[] = "files", kTokensVolume[] = "tokens", kCaVolume[] = "egress-ca", kCaCertVolume[] = "egress-ca-cert";
 constexpr char kAgentTrustVolume[] = "agent-trust", kUpstreamVolume[] = "upstream-trust", kRunVolume[] = "run", kTmpVolume[] = "tmp";
 constexpr char kWorkspaceVolume[] = "workspace";
 
 // Where the guard finds and leaves things, beside the rules.
-constexpr char kGuardCa[] = "/etc/bot-bottle/ca", kGuardTrustIn[] = "/etc/bot-bottle/trust-files", kGuardUpstreamIn[] = "/etc/bot-bottle/upstream-files";
+constexpr char kGuardCa[] = "/etc/bot-bottle/ca";
+constexpr char kGuardTrustIn[] = "/etc/bot-bottle/trust-files", kGuardUpstreamIn[] = "/etc/bot-bottle/upstream-files";
 constexpr char kGuardTrustOut[] = "/run/bot-bottle/trust", kGuardUpstreamOut[] = "/run/bot-bottle/upstream";
 
 constexpr char kRoots[] = "/etc/ssl/certs/ca-certificates.crt";  // in the sidecars' image
