@@ -20,6 +20,8 @@ struct ManagerOptions {
   bool leader_elect = true;
   std::string lease_namespace = "bot-bottle-system", lease_name = "bottle-controller", identity;
   std::chrono::milliseconds lease_duration{15'000}, lease_renew_deadline{10'000}, lease_retry_period{2'000};
+  // How often it is said what keeps the caches from filling; the first time after a tenth. Never an end: what is missing (the CRD, a role)
+  // may still come, and /readyz tells.
   std::chrono::milliseconds cache_sync_timeout{120'000};
   std::chrono::milliseconds resync{36'000'000};  // controller-runtime: 10 h; delivers again, does not list again
   std::chrono::milliseconds graceful_timeout{30'000};
@@ -35,6 +37,7 @@ class Manager {
   virtual Status run() = 0;
   virtual void stop() = 0;                     // any thread, also a signal-handling one: queue, workers, events, lease, in this order
   virtual bool ready() const = 0;              // caches synced: /readyz
+  virtual std::vector<std::string> waiting_for() const = 0;  // what is missing for that: "the cache of bottles"
   virtual bool leading() const = 0;
 };
 
