@@ -129,8 +129,10 @@ install_go() {
   fi
   [ -n "$package" ] || die "no go >= 1.21 here, and apt offers none. Install one (on Debian 12: add the suite bookworm-backports to apt's sources and run this again)"
   need_packages "$package"
-  export PATH=/usr/lib/${package%-go}/bin:$PATH
-  go_fetches_toolchains || die "$package is installed, and go still does not answer: see $(command -v go || echo "/usr/lib/${package%-go}/bin/go")"
+  local folder=${package#golang-}
+  folder=/usr/lib/go-${folder%-go}/bin
+  export PATH=$folder:$PATH
+  go_fetches_toolchains || die "$package is installed, and $folder/go still does not answer"
 }
 newest_go_package() {
   apt-cache search --names-only '^golang-1\.[0-9]+-go$' 2>/dev/null | cut -d' ' -f1 | sort -V |
