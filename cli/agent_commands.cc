@@ -94,7 +94,7 @@ Result<policy::Request> request_of(const std::string& url, const std::string& me
 
 Result<std::string> bottle_text(Context& c, const ExplainOptions& o) {
   if (!o.file.empty()) return read_file(o.file, 1u << 20);
-  auto backend = c.open_backend(c.backend);
+  auto backend = open_backend(c);
   if (!backend) return backend.status();
   auto seen = (*backend)->observe(o.name);
   if (!seen) return seen.status();
@@ -104,21 +104,21 @@ Result<std::string> bottle_text(Context& c, const ExplainOptions& o) {
 }  // namespace
 
 int exec(Context& c, const std::string& name, const ExecOptions& o) {
-  auto backend = c.open_backend(c.backend);
+  auto backend = open_backend(c);
   if (!backend) return fail(c, backend.status());
   auto code = (*backend)->exec(name, o);
   return code ? *code : fail(c, code.status());
 }
 
 int attach(Context& c, const std::string& name) {
-  auto backend = c.open_backend(c.backend);
+  auto backend = open_backend(c);
   if (!backend) return fail(c, backend.status());
   auto code = (*backend)->attach(name);
   return code ? *code : fail(c, code.status());
 }
 
 int logs(Context& c, const std::string& name, const std::string& role, const LogOptions& o) {
-  auto backend = c.open_backend(c.backend);
+  auto backend = open_backend(c);
   if (!backend) return fail(c, backend.status());
   const Role r = role == "egress" ? Role::kEgress : role == "guard" ? Role::kGuard : Role::kAgent;
   const Status status = (*backend)->logs(name, r, o, [&](bool is_stderr, std::string_view bytes) {
@@ -132,7 +132,7 @@ int logs(Context& c, const std::string& name, const std::string& role, const Log
 }
 
 int audit(Context& c, const std::string& name, const LogOptions& o, const std::string& output) {
-  auto backend = c.open_backend(c.backend);
+  auto backend = open_backend(c);
   if (!backend) return fail(c, backend.status());
   // `tail` counts verdicts, not log lines: the last ones are kept here.
   std::vector<std::string> kept;
@@ -157,6 +157,11 @@ int audit(Context& c, const std::string& name, const LogOptions& o, const std::s
   if (o.follow) return kOk;
   // What never got as far as egress: packets that the guard refused.
   auto counters = (*backend)->guard_counters(name);
+  if (!counters && counters.status().code() == Code::kUnsupported) {
+    if (output == "json") c.out << Json{{"type", "guard"}, {"bottle", name}, {"counters", nullptr}, {"reason", counters.status().message()}}.dump() << "\n";
+    else c.err << "guard  " << counters.status().message() << "\n";
+    return kOk;
+  }
   if (!counters) {
     warn(c, "the guard's counters could not be read: " + counters.status().message());
     return kOk;

@@ -8,7 +8,9 @@
 #include <iterator>
 #include <ostream>
 #include <set>
+#include <tuple>
 
+#include "backends/kubernetes/render.h"
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -110,9 +112,10 @@ std::optional<Loaded> load(Context& c, const UpOptions& o, int& code) {
   return loaded;
 }
 
-std::map<std::string, SecretString> collect_tokens(Context& c, const BottlePlan& plan, const BottleFile& file) {
-  std::map<std::string, SecretString> tokens;
-  for (const auto& ref : plan.tokens) {
+// On a cluster a Secret that the file lacks may be there already: the bottle's condition SecretsFound says whether it is.
+void collect_tokens(Context& c, const BottleFile& file, BackendKind kind, ApplyRequest* request) {
+  auto& tokens = request->tokens;
+  for (const auto& ref : request->plan.tokens) {
     if (auto it = file.secrets.find(ref.secret); it != file.secrets.end()) {
       tokens.emplace(ref.env, it->second.clone());
       continue;
@@ -120,12 +123,47 @@ std::map<std::string, SecretString> collect_tokens(Context& c, const BottlePlan&
     auto value = c.env(ref.env);
     if (value && !value->empty()) {
       tokens.emplace(ref.env, SecretString(std::move(*value)));
+      request->tokens_of_environment.insert(ref.env);
       continue;
     }
+    if (kind == BackendKind::kKubernetes) continue;
     const std::string how = "add a kind: Secret document to the file, or set " + ref.env;
-    warn(c, plan.name + ": no token for secret \"" + ref.secret.name + "\" key \"" + ref.secret.key + "\"; its routes answer 503 (" + how + ")");
+    warn(c, request->plan.name + ": no token for secret \"" + ref.secret.name + "\" key \"" + ref.secret.key + "\"; its routes answer 503 (" + how + ")");
   }
-  return tokens;
+}
+
+// What only an engine on this machine can do.
+Status check_for_cluster(const UpOptions& o, const std::vector<Bottle>& bottles) {
+  if (!o.resolvers.empty())
+    return {Code::kInvalid, "--resolver: on a cluster egress asks the cluster's DNS; for single names use spec.egress.hostAliases"};
+  if (!o.upstream_cas.empty())
+    return {Code::kInvalid, "--upstream-ca: on a cluster the Bottle says whom egress trusts: put the certificate into spec.egress.upstreamCAs"};
+  if (o.no_pull) return {Code::kInvalid, "--no-pull: on a cluster the kubelet pulls, as the controller was told (--image-pull-policy)"};
+  for (const auto& b : bottles)
+    if (auto s = kubernetes::check(b); !s) return s.with_context("bottle " + b.name);
+  return Status::ok();
+}
+
+// How a backend knows a bottle of a file.
+std::string name_for(const Bottle& b, BackendKind kind) {
+  return kind == BackendKind::kKubernetes && !b.namespace_.empty() ? b.namespace_ + "/" + b.name : b.name;
+}
+
+// The children that the controller makes of a bottle, in the order it does. The Secret is shown without what is in it: that is made anew for
+// each bottle. What is known only when the Bottle exists (its UID) is zeros.
+void add_cluster_objects(Json& items, const BottlePlan& plan, const Bottle& bottle, const std::string& ns) {
+  const kubernetes::Owner owner{!bottle.namespace_.empty() ? bottle.namespace_ : ns.empty() ? "default" : ns, bottle.name,
+                                "00000000-0000-0000-0000-000000000000", 1};
+  const auto add = [&](const nlohmann::json& object) { items.push_back(Json::parse(object.dump(-1, ' ', false, Json::error_handler_t::replace))); };
+  add(kubernetes::render_policy(plan, owner));
+  nlohmann::json secret = kubernetes::render_egress_ca({}, SecretString(), owner);
+  for (const char* content : {"data", "stringData"}) secret.erase(content);
+  secret["metadata"].erase("annotations");
+  add(secret);
+  add(kubernetes::render_network_policy(plan, owner));
+  kubernetes::PodExtras extras;
+  extras.active_deadline_seconds = bottle.active_deadline_seconds;
+  add(kubernetes::render_pod(plan, owner, {}, extras));
 }
 
 void print_conditions(Context& c, const Observation& o) {
@@ -150,17 +188,20 @@ int up(Context& c, const UpOptions& o) {
   int code = kOk;
   auto loaded = load(c, o, code);
   if (!loaded) return code;
-  auto backend = c.open_backend(c.backend);
+  BackendKind kind;
+  auto backend = open_backend(c, &kind);
   if (!backend) return fail(c, backend.status());
+  if (kind == BackendKind::kKubernetes)
+    if (auto s = check_for_cluster(o, loaded->file.bottles); !s) return fail(c, s);
   const auto progress = progress_lines(c);
   for (size_t i = 0; i < loaded->plans.size(); ++i) {
     ApplyRequest request;
     request.plan = loaded->plans[i];
     request.bottle_json = render_bottle_json(loaded->file.bottles[i]);
-    request.tokens = collect_tokens(c, request.plan, loaded->file);
+    collect_tokens(c, loaded->file, kind, &request);
     request.resolvers = o.resolvers;
     request.pull = !o.no_pull;
-    const std::string name = request.plan.name;
+    const std::string name = name_for(loaded->file.bottles[i], kind);
     const Status status = (*backend)->apply(request, progress);
     if (status.code() == Code::kCancelled || g_cancelled) return interrupted(c, name);
     // What was reached is worth seeing after a failure too.
@@ -173,9 +214,18 @@ int up(Context& c, const UpOptions& o) {
 }
 
 int render(Context& c, const UpOptions& o) {
+  auto named = named_backend(c);
+  if (!named) return fail(c, named.status());
   int code = kOk;
   auto loaded = load(c, o, code);
   if (!loaded) return code;
+  if (*named == BackendKind::kKubernetes) {
+    if (auto s = check_for_cluster(o, loaded->file.bottles); !s) return fail(c, s);
+    Json items = Json::array();
+    for (size_t i = 0; i < loaded->plans.size(); ++i) add_cluster_objects(items, loaded->plans[i], loaded->file.bottles[i], c.backend.namespace_);
+    c.out << to_output({{"apiVersion", "v1"}, {"kind", "List"}, {"items", items}}, "json");
+    return kOk;
+  }
   if (loaded->plans.size() == 1) {
     c.out << render_plan_json(loaded->plans[0]);
     return kOk;
@@ -187,13 +237,14 @@ int render(Context& c, const UpOptions& o) {
 }
 
 int ls(Context& c, const std::string& output) {
-  auto backend = c.open_backend(c.backend);
+  auto backend = open_backend(c);
   if (!backend) return fail(c, backend.status());
   auto list = (*backend)->list();
   if (!list) return fail(c, list.status());
-  std::sort(list->begin(), list->end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::sort(list->begin(), list->end(), [](const auto& a, const auto& b) { return std::tie(a.namespace_, a.name) < std::tie(b.namespace_, b.name); });
+  const bool all = c.backend.all_namespaces;
   if (output == "name") {
-    for (const auto& o : *list) c.out << o.name << "\n";
+    for (const auto& o : *list) c.out << (all ? o.namespace_ + "/" : "") << o.name << "\n";
     return kOk;
   }
   if (output != "table") {
@@ -208,6 +259,7 @@ int ls(Context& c, const std::string& output) {
   }
   const int64_t now = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   std::vector<std::vector<std::string>> rows = {{"NAME", "READY", "REASON", "AGENT", "IMAGE", "ROUTES", "AGE"}};
+  if (all) rows[0].insert(rows[0].begin(), "NAMESPACE");
   for (const auto& o : *list) {
     const auto* ready = o.condition("Ready");
     std::string agent = "-", image = "-", routes = "-";
@@ -218,13 +270,14 @@ int ls(Context& c, const std::string& output) {
     if (j.is_object() && j.contains(where)) routes = std::to_string(j.at(where).size());
     rows.push_back({o.name, ready ? ready->status : "Unknown", ready && !ready->reason.empty() ? ready->reason : "-", agent, image, routes,
                     age(o.created_at, now)});
+    if (all) rows.back().insert(rows.back().begin(), o.namespace_);
   }
   c.out << table(rows);
   return kOk;
 }
 
 int get(Context& c, const std::string& name, const std::string& output) {
-  auto backend = c.open_backend(c.backend);
+  auto backend = open_backend(c);
   if (!backend) return fail(c, backend.status());
   auto seen = (*backend)->observe(name);
   if (!seen) return fail(c, seen.status());
@@ -234,15 +287,16 @@ int get(Context& c, const std::string& name, const std::string& output) {
 
 int down(Context& c, const DownOptions& o) {
   std::vector<std::string> names = o.names;
+  BackendKind kind;
+  auto backend = open_backend(c, &kind);
+  if (!backend) return fail(c, backend.status());
   if (!o.file.empty()) {
     auto text = read_input(c, o.file);
     if (!text) return fail(c, text.status());
     // A file with errors still says which bottles it names; taking one down needs no more than that.
     for (const auto& b : parse_bottle_file(*text).bottles)
-      if (!b.name.empty()) names.push_back(b.name);
+      if (!b.name.empty()) names.push_back(name_for(b, kind));
   }
-  auto backend = c.open_backend(c.backend);
-  if (!backend) return fail(c, backend.status());
   if (o.all) {
     auto list = (*backend)->list();
     if (!list) return fail(c, list.status());

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <ostream>
+#include <set>
 #include <sstream>
 
 #include "cli/commands.h"
@@ -11,22 +12,31 @@
 namespace bottle::cli {
 namespace {
 
-// `exec NAME cmd -x`: everything after the name belongs to the command. It is cut off here, before the parser can take the
-// command's options for its own.
+// Options whose value is the next word: those of every command, and those of exec.
+bool takes_value(const std::string& option) {
+  static const std::set<std::string> kOptions = {"--backend", "--host", "--state-dir", "--kubeconfig", "--context", "-n", "--namespace",
+                                                 "-u", "--user", "-w", "--workdir", "-e", "--env"};
+  return kOptions.count(option) > 0;
+}
+
+// `exec NAME cmd -x`: everything from the command on belongs to it. It is cut off here, before the parser can take the
+// command's options for its own. As with kubectl, options may stand behind the name too: no command begins with '-'.
 std::vector<std::string> cut_exec_command(std::vector<std::string>& args) {
   size_t i = 0;
-  while (i < args.size() && args[i].rfind("--", 0) == 0) i += args[i] == "--host" || args[i] == "--state-dir" ? 2 : 1;
+  const auto skip_options = [&] {
+    while (i < args.size() && args[i].size() > 1 && args[i][0] == '-' && args[i] != "--") i += takes_value(args[i]) ? 2 : 1;
+  };
+  skip_options();
   if (i >= args.size() || args[i] != "exec") return {};
   ++i;
-  while (i < args.size() && args[i].size() > 1 && args[i][0] == '-' && args[i] != "--") {
-    const bool takes_value = args[i] == "-u" || args[i] == "--user" || args[i] == "-w" || args[i] == "--workdir" || args[i] == "-e" || args[i] == "--env";
-    i += takes_value ? 2 : 1;
-  }
+  skip_options();
   if (i >= args.size() || args[i] == "--") return {};
-  size_t first = i + 1;
-  if (first < args.size() && args[first] == "--") ++first;
-  std::vector<std::string> command(args.begin() + static_cast<std::ptrdiff_t>(std::min(first, args.size())), args.end());
-  args.resize(i + 1);
+  ++i;
+  skip_options();
+  if (i >= args.size()) return {};
+  const size_t first = args[i] == "--" ? i + 1 : i;
+  std::vector<std::string> command(args.begin() + static_cast<std::ptrdiff_t>(first), args.end());
+  args.resize(i);
   return command;
 }
 
@@ -35,16 +45,24 @@ std::vector<std::string> cut_exec_command(std::vector<std::string>& args) {
 int run(Context& c, const std::vector<std::string>& arguments) {
   std::vector<std::string> args = arguments;
   if (auto dir = c.env("BOT_BOTTLE_STATE_DIR")) c.backend.state_dir = *dir;
+  if (c.program == "kubectl_complete-bottle") return complete(c, args);
   const std::vector<std::string> command = cut_exec_command(args);
 
   CLI::App app("bottle runs AI coding agents that reach what their routes list, with credentials they never see, and nothing else.", "bottle");
   app.require_subcommand(1);
+  app.fallthrough();  // options of every command may stand behind it
   app.set_version_flag("--version", "bottle " BOTTLE_VERSION);
+  app.add_option("--backend", c.backend.choice, "docker, kubernetes or auto (default: BOT_BOTTLE_BACKEND, then auto: docker, or a cluster if there is no engine)")
+      ->check(CLI::IsMember(std::set<std::string>{"docker", "kubernetes", "auto"}));
+  app.add_option("--kubeconfig", c.backend.kubeconfig, "kubeconfig file; chooses kubernetes (default: KUBECONFIG, in-cluster, ~/.kube/config)");
+  app.add_option("--context", c.backend.context, "context of the kubeconfig; chooses kubernetes");
+  app.add_option("-n,--namespace", c.backend.namespace_, "namespace of the cluster; chooses kubernetes (default: the context's)");
   app.add_option("--host", c.backend.host, "the container engine: unix:///path or tcp://host:port (default: DOCKER_HOST, then the usual sockets)");
   app.add_option("--state-dir", c.backend.state_dir, "where bottles keep keys and files (default: BOT_BOTTLE_STATE_DIR, then ~/.bot-bottle/state)");
   app.footer(
       "Exit codes: 0 done, 1 failed, 2 bad input, 3 not found, 130 interrupted. NO_COLOR turns colours off.\n"
-      "example: bottle up -f examples/hello-bottle.yaml && bottle exec hello -- curl -sS https://api.example.com/");
+      "example: bottle up -f examples/hello-bottle.yaml && bottle exec hello -- curl -sS https://api.example.com/\n"
+      "example: bottle -n dev up -f examples/hello-bottle.yaml && kubectl bottle -n dev ls");
   int code = kOk;
   const auto add = [&](const char* name, const char* what, const char* example) {
     auto* sub = app.add_subcommand(name, what);
@@ -58,21 +76,23 @@ int run(Context& c, const std::vector<std::string>& arguments) {
   UpOptions up_o;
   const auto file_options = [&](CLI::App* sub) {
     sub->add_option("-f,--file,file", up_o.file, "Bottle file, YAML or JSON; - is standard input")->required();
-    sub->add_option("--upstream-ca", up_o.upstream_cas, "PEM file with roots that egress trusts too (a company proxy); repeatable")->take_all()->allow_extra_args(false);
+    sub->add_option("--upstream-ca", up_o.upstream_cas, "PEM file with roots that egress trusts too (a company proxy); repeatable; Docker only")->take_all()->allow_extra_args(false);
   };
   auto* s = add("up", "Start the bottles of a file, or bring running ones up to date", "bottle up -f bottle.yaml");
   file_options(s);
-  s->add_option("--resolver", up_o.resolvers, "DNS server for egress, an IP address; repeatable (default: the host's)")->take_all()->allow_extra_args(false);
-  s->add_flag("--no-pull", up_o.no_pull, "do not pull missing images");
+  s->add_option("--resolver", up_o.resolvers, "DNS server for egress, an IP address; repeatable (default: the host's); Docker only")->take_all()->allow_extra_args(false);
+  s->add_flag("--no-pull", up_o.no_pull, "do not pull missing images; Docker only");
   s->callback([&] { code = up(c, up_o); });
 
-  s = add("render", "Print the plan of a file without touching anything", "bottle render -f bottle.yaml | jq .policyHash");
+  s = add("render", "Print the plan of a file without touching anything; with --backend kubernetes the objects on a cluster, without the Secret's content",
+          "bottle render -f bottle.yaml | jq .policyHash");
   file_options(s);
   s->callback([&] { code = render(c, up_o); });
 
   std::string ls_format = "table", get_format = "yaml", audit_format = "json", doctor_format = "text";
-  s = add("ls", "List bottles", "bottle ls -o json");
+  s = add("ls", "List bottles", "bottle ls -o json; bottle ls -A");
   format(s, ls_format, {"table", "name", "json", "yaml"});
+  s->add_flag("-A,--all-namespaces", c.backend.all_namespaces, "of every namespace; chooses kubernetes");
   s->callback([&] { code = ls(c, ls_format); });
 
   std::string name;
@@ -87,8 +107,8 @@ int run(Context& c, const std::vector<std::string>& arguments) {
   s = add("exec", "Run a command in the agent's container; returns its exit code", "bottle exec -it hello -- bash");
   s->add_flag("-i,--stdin", exec_o.stdin_open, "connect standard input");
   s->add_flag("-t,--tty", exec_o.tty, "give it a terminal");
-  s->add_option("-u,--user", exec_o.user, "user in the container (default: the agent's)");
-  s->add_option("-w,--workdir", exec_o.working_dir, "working directory");
+  s->add_option("-u,--user", exec_o.user, "user in the container (default: the agent's; Docker only)");
+  s->add_option("-w,--workdir", exec_o.working_dir, "working directory (on Kubernetes by env(1) of the image)");
   s->add_option("-e,--env", exec_env, "NAME=VALUE; repeatable; no secrets: the agent can read it")->take_all()->allow_extra_args(false);
   name_option(s);
   s->callback([&] {
@@ -147,10 +167,10 @@ int run(Context& c, const std::vector<std::string>& arguments) {
 
   bool dry_run = false;
   s = add("cleanup", "Remove what interrupted or broken bottles left; running ones are not touched", "bottle cleanup --dry-run");
-  s->add_flag("-n,--dry-run", dry_run, "only say what would go");
+  s->add_flag("--dry-run", dry_run, "only say what would go");
   s->callback([&] { code = cleanup(c, dry_run); });
 
-  s = add("doctor", "Check engine, kernel, images and DNS, and say what to do", "bottle doctor");
+  s = add("doctor", "Check engine or cluster, kernel, images, rights and DNS, and say what to do", "bottle doctor --backend kubernetes -n dev");
   format(s, doctor_format, {"text", "json"});
   s->callback([&] { code = doctor(c, doctor_format); });
 

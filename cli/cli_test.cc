@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "base/file.h"
@@ -53,6 +54,10 @@ struct World {  // outlives the backend objects, which a command opens and close
   std::vector<std::string> exec_argv;
   std::string log, exec_user;
   Status apply_status, open_status;
+  Status cluster_status = {Code::kNotFound, "no kubeconfig"};
+  std::string opened;  // the backend that a command went to
+  Result<std::string> counters = std::string(R"({"refused":{"packets":3,"bytes":180}})");
+  std::set<std::string> tokens_of_environment;
   BackendOptions options;
   std::vector<Check> checks;
   bool cancel_in_apply = false;
@@ -66,6 +71,7 @@ class FakeBackend : public Backend {
     progress("guard", "rules verified");
     for (const auto& [k, v] : r.tokens) w_.tokens.emplace_back(k, std::string(v.expose()));
     w_.resolvers = r.resolvers;
+    w_.tokens_of_environment = r.tokens_of_environment;
     if (w_.cancel_in_apply) return {Code::kCancelled, "interrupted"};
     Observation o;
     o.name = r.plan.name;
@@ -104,8 +110,8 @@ class FakeBackend : public Backend {
     return 42;
   }
   Result<int> attach(const std::string&) override { return 0; }
-  Result<std::string> guard_counters(const std::string&) override { return std::string(R"({"refused":{"packets":3,"bytes":180}})"); }
-  Result<CleanupReport> cleanup(bool) override { return CleanupReport{{"container x"}}; }
+  Result<std::string> guard_counters(const std::string&) override { return w_.counters; }
+  Result<CleanupReport> cleanup(bool) override { return CleanupReport{{"container x"}, {}}; }
   std::vector<Check> doctor() override { return {}; }
 
  private:
@@ -129,17 +135,28 @@ class CliTest : public ::testing::Test {
   int run(const std::vector<std::string>& args) {
     std::istringstream in(stdin_);
     std::ostringstream out, err;
-    Context c{in, out, err, false, false,
-              [this](const BackendOptions& o) -> Result<std::unique_ptr<Backend>> {
-                w_.options = o;
-                if (!w_.open_status) return w_.open_status;
-                return std::unique_ptr<Backend>(std::make_unique<FakeBackend>(w_));
+    const auto entry = [this](const char* kind, const Status& status) {
+      return BackendEntry{[this, kind, &status](const BackendOptions& o) -> Result<std::unique_ptr<Backend>> {
+                            w_.options = o;
+                            if (!status) return status;
+                            w_.opened = kind;
+                            return std::unique_ptr<Backend>(std::make_unique<FakeBackend>(w_));
+                          },
+                          [this, kind](const BackendOptions&) {
+                            w_.opened = kind;
+                            return w_.checks;
+                          }};
+    };
+    Context c{in, out, err, false, false, entry("docker", w_.open_status), entry("kubernetes", w_.cluster_status),
+              [this](const BackendOptions&) -> Result<std::string> {
+                if (!w_.cluster_status) return w_.cluster_status;
+                return std::string("https://cluster.example:6443 (kubeconfig), namespace default");
               },
-              [this](const BackendOptions&) { return w_.checks; },
               [this](const std::string& name) -> std::optional<std::string> {
                 const auto it = env_.find(name);
                 return it == env_.end() ? std::nullopt : std::optional<std::string>(it->second);
-              }};
+              },
+              program_};
     const int code = cli::run(c, args);
     out_ = out.str();
     err_ = err.str();
@@ -148,7 +165,7 @@ class CliTest : public ::testing::Test {
 
   World w_;
   std::map<std::string, std::string> env_;
-  std::string dir_, out_, err_, stdin_;
+  std::string dir_, out_, err_, stdin_, program_ = "bottle";
 };
 
 TEST_F(CliTest, UpTakesTokensFromTheFileAndShowsConditions) {
@@ -324,6 +341,122 @@ TEST_F(CliTest, RenderTouchesNoBackend) {
   EXPECT_EQ(run({"render", "-f", file(std::string(kHello) + kSecret)}), kOk) << err_;
   EXPECT_TRUE(nlohmann::json::parse(out_).is_object());
   EXPECT_THAT(out_, Not(HasSubstr("s3cr3t")));
+}
+
+TEST_F(CliTest, ABottleGoesToAClusterOnlyWhenOneIsNamed) {
+  w_.cluster_status = Status::ok();
+  const std::string path = file(std::string(kHello) + kSecret);
+  const auto goes_to = [&](std::vector<std::string> args) {
+    w_.opened.clear();
+    return run(args) == kBadInput ? "bad input" : w_.opened;
+  };
+  EXPECT_EQ(goes_to({"ls"}), "docker");  // a kubeconfig in reach is no reason
+  EXPECT_EQ(goes_to({"--backend", "kubernetes", "ls"}), "kubernetes");
+  EXPECT_EQ(goes_to({"ls", "-n", "dev"}), "kubernetes");
+  EXPECT_EQ(w_.options.namespace_, "dev");
+  EXPECT_EQ(goes_to({"--context", "kind", "up", path}), "kubernetes");
+  EXPECT_EQ(goes_to({"ls", "-A"}), "kubernetes");
+  EXPECT_EQ(goes_to({"--kubeconfig", "/k", "doctor"}), "kubernetes");
+  EXPECT_EQ(goes_to({"exec", "hello", "-n", "dev", "--", "true"}), "kubernetes");
+  EXPECT_EQ(w_.exec_argv, std::vector<std::string>{"true"});
+  env_["BOT_BOTTLE_BACKEND"] = "kubernetes";
+  EXPECT_EQ(goes_to({"ls"}), "kubernetes");
+  EXPECT_EQ(goes_to({"--backend", "docker", "ls"}), "docker");
+  EXPECT_EQ(goes_to({"--host", "unix:///s", "ls"}), "docker");
+  env_["BOT_BOTTLE_BACKEND"] = "podman";
+  EXPECT_EQ(goes_to({"ls"}), "bad input");
+  env_.clear();
+  EXPECT_EQ(goes_to({"--host", "unix:///s", "ls", "-n", "dev"}), "bad input");
+  EXPECT_EQ(goes_to({"--backend", "docker", "ls", "-A"}), "bad input");
+  program_ = "kubectl-bottle";
+  EXPECT_EQ(goes_to({"ls"}), "kubernetes");
+  EXPECT_EQ(goes_to({"--backend", "docker", "ls"}), "docker");
+}
+
+TEST_F(CliTest, WithoutAnEngineTheClusterIsUsedAndNamed) {
+  w_.open_status = {Code::kUnavailable, "cannot connect to the engine"};
+  EXPECT_EQ(run({"ls"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("cannot connect to the engine"));
+  w_.cluster_status = Status::ok();
+  EXPECT_EQ(run({"ls"}), kOk);
+  EXPECT_EQ(w_.opened, "kubernetes");
+  EXPECT_THAT(err_, HasSubstr("https://cluster.example:6443"));
+  EXPECT_EQ(run({"doctor"}), kOk);
+  EXPECT_EQ(w_.opened, "kubernetes");
+  // An engine that somebody named has to answer itself.
+  EXPECT_EQ(run({"--backend", "docker", "ls"}), kFailed);
+  env_["DOCKER_HOST"] = "tcp://engine.example:2376";
+  EXPECT_EQ(run({"ls"}), kFailed);
+  env_.clear();
+  w_.open_status = {Code::kPermission, "the socket is closed to you"};
+  EXPECT_EQ(run({"ls"}), kFailed);
+}
+
+TEST_F(CliTest, WhatOnlyALaptopHasIsRefusedOnACluster) {
+  w_.cluster_status = Status::ok();
+  const std::string path = file(std::string(kHello) + kSecret);
+  EXPECT_EQ(run({"-n", "dev", "up", path, "--resolver", "192.0.2.1"}), kBadInput);
+  EXPECT_THAT(err_, HasSubstr("--resolver"));
+  EXPECT_EQ(run({"-n", "dev", "up", path, "--no-pull"}), kBadInput);
+  EXPECT_EQ(run({"-n", "dev", "up", path, "--upstream-ca", file("-----BEGIN CERTIFICATE-----", "ca.pem")}), kBadInput);
+  EXPECT_THAT(err_, HasSubstr("upstreamCAs"));
+  std::string host_path = kHello;
+  host_path.replace(host_path.find("\"busybox:1\""), 11, "\"busybox:1\", workspace: { hostPath: { path: /srv } }");
+  EXPECT_EQ(run({"-n", "dev", "up", file(host_path, "h.yaml")}), kBadInput);
+  EXPECT_THAT(err_, HasSubstr("hostPath"));
+  EXPECT_TRUE(w_.calls.empty());
+}
+
+TEST_F(CliTest, OnAClusterAMissingTokenIsTheClustersToSay) {
+  w_.cluster_status = Status::ok();
+  const std::string path = file(kHello);
+  EXPECT_EQ(run({"-n", "dev", "up", path}), kOk) << err_;
+  EXPECT_THAT(err_, Not(HasSubstr("BOT_BOTTLE_TOKEN")));
+  env_[token_env_name({"api", "token"})] = "from-env";
+  EXPECT_EQ(run({"-n", "dev", "up", path}), kOk) << err_;
+  EXPECT_EQ(w_.tokens_of_environment, std::set<std::string>{token_env_name({"api", "token"})});
+}
+
+TEST_F(CliTest, RenderForAClusterPrintsItsObjectsWithoutWhatIsSecret) {
+  const std::string path = file(std::string(kHello) + kSecret);
+  EXPECT_EQ(run({"--backend", "kubernetes", "-n", "dev", "render", path}), kOk) << err_;
+  const auto list = nlohmann::json::parse(out_);
+  std::vector<std::string> kinds;
+  for (const auto& item : list["items"]) {
+    kinds.push_back(item["kind"]);
+    EXPECT_EQ(item["metadata"]["namespace"], "dev");
+    EXPECT_FALSE(item["kind"] == "Secret" && (item.contains("data") || item.contains("stringData")));
+  }
+  EXPECT_EQ(kinds, (std::vector<std::string>{"ConfigMap", "Secret", "NetworkPolicy", "Pod"}));
+  EXPECT_THAT(out_, Not(HasSubstr("s3cr3t")));
+  const std::string first = out_;
+  EXPECT_EQ(run({"--backend", "kubernetes", "-n", "dev", "render", path}), kOk);
+  EXPECT_EQ(out_, first);
+  EXPECT_TRUE(w_.opened.empty());
+}
+
+TEST_F(CliTest, AuditSaysWhenThereAreNoCounters) {
+  w_.counters = Status(Code::kUnsupported, "the guard is gone");
+  EXPECT_EQ(run({"audit", "hello"}), kOk);
+  EXPECT_EQ(nlohmann::json::parse(out_)["counters"], nullptr);
+  EXPECT_EQ(nlohmann::json::parse(out_)["reason"], "the guard is gone");
+  EXPECT_EQ(run({"audit", "hello", "-o", "text"}), kOk);
+  EXPECT_THAT(err_, HasSubstr("the guard is gone"));
+}
+
+TEST_F(CliTest, KubectlCompletesThePluginsWords) {
+  w_.cluster_status = Status::ok();
+  ASSERT_EQ(run({"-n", "dev", "up", file(std::string(kHello) + kSecret)}), kOk) << err_;
+  program_ = "kubectl_complete-bottle";
+  EXPECT_EQ(run({"ge"}), kOk);
+  EXPECT_EQ(out_, "get\n:4\n");
+  EXPECT_EQ(run({"-n", "dev", "exec", ""}), kOk);
+  EXPECT_EQ(out_, "hello\n:4\n");
+  EXPECT_EQ(w_.options.namespace_, "dev");
+  EXPECT_EQ(run({"logs", "hello", "eg"}), kOk);
+  EXPECT_EQ(out_, "egress\n:4\n");
+  EXPECT_EQ(run({"up", "-f", ""}), kOk);
+  EXPECT_EQ(out_, ":0\n");
 }
 
 TEST(Output, YamlQuotesWhatWouldChangeItsMeaning) {

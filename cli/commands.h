@@ -39,6 +39,8 @@ int cleanup(Context& c, bool dry_run);
 int doctor(Context& c, const std::string& output);
 int completion(Context& c, const std::string& shell);
 int version(Context& c);
+// What kubectl asks its plugin's helper kubectl_complete-bottle: the words so far, the last one unfinished.
+int complete(Context& c, const std::vector<std::string>& words);
 
 }  // namespace bottle::cli
 
