@@ -157,7 +157,7 @@ class ClientImpl : public Client {
       auth.swap(new_auth_);
     }
     for (auto& t : in) {
-      next_sweep_ = std::min(next_sweep_, t->deadline);
+      next_sweep_ = std::min(next_sweep_, t->next_look(Clock::now()));
       pending_.push_back(std::move(t));
     }
     if (auth) take_auth(std::move(auth));
@@ -289,7 +289,7 @@ class ClientImpl : public Client {
       return;
     }
     if (next == Transfer::Next::kRetryAuth) t->rejected_epoch = t->auth->epoch;
-    next_sweep_ = std::min(next_sweep_, t->deadline);
+    next_sweep_ = std::min(next_sweep_, t->next_look(now));
     pending_.push_front(std::move(t));
   }
 
@@ -344,7 +344,7 @@ class ClientImpl : public Client {
         if (closed || t->next_deadline() <= now)
           over.push_back(easy);
         else
-          next_sweep_ = std::min(next_sweep_, t->next_deadline());
+          next_sweep_ = std::min(next_sweep_, t->next_look(now));
       }
     }
     std::vector<TransferPtr> late;
@@ -353,7 +353,7 @@ class ClientImpl : public Client {
       if (t->deadline <= now) {
         late.push_back(std::move(t));
       } else {
-        next_sweep_ = std::min(next_sweep_, t->deadline);
+        next_sweep_ = std::min(next_sweep_, t->next_look(now));
         pending_.push_back(std::move(t));
       }
     }

@@ -62,7 +62,7 @@ void decode_status(Answer* answer);
 struct ClientOptions {
   int max_in_flight = 64;        // more only adds latency (measured); the rest waits in our own queue
   bool http1 = false;
-  std::string user_agent;        // never curl's: the server would pretty-print for it
+  std::string user_agent = {};   // never curl's: the server would pretty-print for it
   metrics::Registry* metrics = nullptr;  // rest_client_*; not owned
 };
 

@@ -116,7 +116,8 @@ Status Transfer::prepare(const Config& config, const ClientOptions& options, Aut
     curl_easy_setopt(e, CURLOPT_FORBID_REUSE, 1L);
   } else {
     curl_easy_setopt(e, CURLOPT_HTTP_VERSION, static_cast<long>(options.http1 ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2TLS));
-    curl_easy_setopt(e, CURLOPT_PIPEWAIT, 1L);
+    // Wait for the first connection to tell whether it multiplexes; without TLS (no ALPN) that is known only from its first answer.
+    if (config.server.starts_with("https://") && !options.http1) curl_easy_setopt(e, CURLOPT_PIPEWAIT, 1L);
     if (fresh_) curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
     // The server compresses from 128 KiB on: lists.
     if (request.method == "GET" && !config.disable_compression) curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, "gzip");
@@ -237,6 +238,12 @@ void Transfer::count_retry(const Config& config, const ClientOptions& options) {
 Clock::time_point Transfer::next_deadline() const {
   if (!gate || !head_seen_) return deadline;
   return idle.count() > 0 ? last_byte_ + idle : Clock::time_point::max();
+}
+
+Clock::time_point Transfer::next_look(Clock::time_point now) const {
+  // The head of a stream may come at any time, and its silence counts from then.
+  if (gate && !head_seen_ && idle.count() > 0) return std::min(deadline, now + idle);
+  return next_deadline();
 }
 
 void Transfer::time_out(const Config& config, const ClientOptions& options) {

@@ -82,6 +82,7 @@ struct Transfer {
   Next what_next(CURLcode code, Clock::time_point now);
   void count_retry(const Config& config, const ClientOptions& options);
   Clock::time_point next_deadline() const;
+  Clock::time_point next_look(Clock::time_point now) const;  // when to ask for next_deadline() again, at the latest
   void time_out(const Config& config, const ClientOptions& options);
 
  private:
