@@ -18,10 +18,10 @@ usage() {
   cat <<EOF
 Usage: scripts/images [--bin DIR] [--only NAME[,NAME]] [--fresh]
 
-Builds bot-bottle/mitmproxy, bot-bottle/sidecars and bot-bottle/agent on the local engine.
+Builds bot-bottle/mitmproxy, bot-bottle/sidecars, bot-bottle/agent and bot-bottle/controller on the local engine.
 
-  --bin DIR    folder with bottle-guard and gate; libbottle-policy.so there or in ../lib (default: build/bin)
-  --only NAME  only these of: mitmproxy, sidecars, agent
+  --bin DIR    folder with bottle-guard, gate and bottle-controller; libbottle-policy.so there or in ../lib (default: build/bin)
+  --only NAME  only these of: mitmproxy, sidecars, agent, controller
   --fresh      make the base image again, for newer Debian packages
   --help       this text
 
@@ -49,7 +49,7 @@ while [ $# -gt 0 ]; do
 done
 case ",$only," in *[!a-z,]*) die "--only: no such image: $only" ;; esac
 for name in ${only//,/ }; do
-  case $name in mitmproxy | sidecars | agent) ;; *) die "--only: no such image: $name" ;; esac
+  case $name in mitmproxy | sidecars | agent | controller) ;; *) die "--only: no such image: $name" ;; esac
 done
 
 command -v docker >/dev/null || die "the docker command is missing: apt-get install docker.io (or docker-cli)"
@@ -156,6 +156,13 @@ build() {
       need_binary bottle-guard "$context/bin" 0755
       need_binary gate "$context/bin" 0755
       ;;
+    controller)
+      mkdir -p "$context/bin" "$context/lib"
+      need_binary bottle-controller "$context/bin" 0755
+      # Its libraries but those of glibc, which is the base's and not older than what a supported host builds against.
+      ldd "$context/bin/bottle-controller" | awk '$2 == "=>" && $1 !~ /^lib(c|m|dl|rt|pthread|resolv|nsl)\.so/ { print $3 }' |
+        xargs -r install -m 0644 -t "$context/lib"
+      ;;
   esac
   key=$(printf '%s\n' "$(docker image inspect --format '{{.Id}}' "bot-bottle/base:$suite")" "$(hash_tree "$context")" | hash_of)
   if [ "$(content_of "$image:latest")" = "$key" ]; then
@@ -168,7 +175,12 @@ build() {
 }
 
 make_base
-for name in mitmproxy sidecars agent; do
+# A laptop has no use for the controller, and need not have built it.
+if [ -z "$only" ] && [ ! -f "$bin/bottle-controller" ]; then
+  say "controller: left out, $bin has no bottle-controller"
+  only=mitmproxy,sidecars,agent
+fi
+for name in mitmproxy sidecars agent controller; do
   if [ -z "$only" ] || [[ ,$only, == *,$name,* ]]; then build "$name"; fi
 done
 docker image ls --filter "label=$label" --filter 'reference=bot-bottle/*:latest' --format '{{.Repository}}:{{.Tag}}  {{.Size}}' >&2
