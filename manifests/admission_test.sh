@@ -85,8 +85,10 @@ expect allowed "the controller's annotation" kubectl -n "$ns" "${controller[@]}"
 expect allowed "a cluster administrator's ephemeral container" kubectl -n "$ns" patch pod b --subresource=ephemeralcontainers \
   -p '{"spec": {"ephemeralContainers": [{"name": "guard-12345678", "image": "x"}]}}'
 expect allowed "adam's change of our annotation" as adam annotate --overwrite pod b bot-bottle.dev/policy-hash=3
+# One that exists, or the collector deletes the pod.
+uid=$(kubectl -n "$ns" get configmap b-policy -o 'jsonpath={.metadata.uid}')
 expect allowed "the collector's change of the owner" kubectl -n "$ns" "${collector[@]}" patch pod b \
-  -p '{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "b", "uid": "u"}]}}'
+  -p '{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "b-policy", "uid": "'"$uid"'"}]}}'
 expect allowed "the kubelet's status" kubectl -n "$ns" patch pod b --subresource=status -p '{"status": {"message": "x"}}'
 
 for container in egress guard guard-12345678 pipelock git-gate supervise; do
