@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -164,12 +165,14 @@ Status read_list(Fields& root, std::string_view list, std::string_view what, con
     root.wrong(*node, std::string(list) + " must be a list");
     return root.status();
   }
+  std::set<std::string> seen;
   for (const auto& item : node->items) {
     Fields f(item, std::string(list), file);
     std::string name = f.text("name");
     if (f.status().is_ok() && name.empty()) f.wrong("an entry without a name");
     const YamlNode* body = f.find(what);
     if (f.status().is_ok() && body && body->kind != Kind::kMap) f.wrong(*body, std::string(what) + " must be a mapping");
+    if (f.status().is_ok() && !seen.insert(name).second) f.wrong("the name \"" + shown(name) + "\" is there twice");
     if (!f.status()) return f.status();
     add(std::move(name), body ? *body : YamlNode{});
   }
