@@ -54,8 +54,8 @@ Spec summarize(const Planned& planned, const kubernetes::Owner& owner, const kub
   const Json pod = kubernetes::render_pod(plan, owner, render, {});
   s.guard_hash = annotation_of(pod, kubernetes::kGuardHash);
   s.token_refs = annotation_of(pod, kubernetes::kTokenRefs);
-  if (const auto labels = pod.find("metadata"); labels != pod.end())
-    for (const auto& [key, value] : labels->value("labels", Json::object()).items())
+  if (const Json::json_pointer at("/metadata/labels"); pod.contains(at))
+    for (const auto& [key, value] : pod.at(at).items())
       if (value.is_string()) s.pod_labels[key] = value.get<std::string>();
   for (const auto& ref : plan.tokens) {
     Token t{ref, ""};

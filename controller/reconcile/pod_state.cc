@@ -155,6 +155,7 @@ void look_at_agent(PodState* s, const ContainerState* agent) {
     return;
   }
   s->agent_reason = agent && !agent->reason.empty() && agent->reason != "PodInitializing" ? agent->reason : "NotStarted";
+  if (s->agent_reason == "ErrImagePull") s->agent_reason = "ImagePullBackOff";  // they take turns
   s->agent_message = "the agent has not started";
   stop(s, "Starting", s->agent_message, true);
 }

@@ -34,7 +34,7 @@ void Pass::announce(const Told& told, const Json& old) {
     if (c.type == "Ready" && c.status == "True") {
       say(Events::Type::kNormal, "Ready", "Observe", c.message);
     } else if (c.type == "Ready" && c.reason == "Suspended") {
-      if (!f_.pod) say(Events::Type::kNormal, "Suspended", "Suspend", c.message);
+      say(Events::Type::kNormal, "Suspended", "Suspend", c.message);
     } else if (c.type == "Finished" && c.status == "True" && !f_.finished_before) {
       say(f_.state.exit_code == 0 ? Events::Type::kNormal : Events::Type::kWarning, "Finished", "Observe", c.reason + ": " + c.message);
     } else if ((c.type == "Ready" && !calm(c.reason)) || c.reason == "SecretMissing" || c.reason == "KeyMissing" || c.reason == "NetworkPolicyWidened" ||
