@@ -118,7 +118,7 @@ Status KubernetesBackend::apply(const ApplyRequest& request, const Progress& pro
   const Json applied = Json::parse(a.body, nullptr, false);
   const std::string uid = text_at(applied, "/metadata/uid");
   if (uid.empty()) return {Code::kUnavailable, "apply bottle " + key.text() + ": the API server's answer is no Bottle"};
-  progress("bottle", key.text() + (int_at(applied, "/metadata/generation") == 1 ? " created" : " applied") + " (generation " +
+  progress("bottle", key.text() + (a.code == 201 ? " created" : " applied") + " (generation " +
                          std::to_string(int_at(applied, "/metadata/generation")) + ")");
   for (const auto& write : *secrets) {
     if (auto s = write_secret(key, write, request, uid); !s) return s;
