@@ -20,7 +20,7 @@ struct ManagerOptions {
   bool leader_elect = true;
   std::string lease_namespace = "bot-bottle-system", lease_name = "bottle-controller", identity;
   std::chrono::milliseconds lease_duration{15'000}, lease_renew_deadline{10'000}, lease_retry_period{2'000};
-  // How often it is said what keeps the caches from filling; the first time after a tenth. Never an end: what is missing (the CRD, a role)
+  // How often it is said what keeps the caches from filling; the first time after 3 s. Never an end: what is missing (the CRD, a role)
   // may still come, and /readyz tells.
   std::chrono::milliseconds cache_sync_timeout{120'000};
   std::chrono::milliseconds resync{36'000'000};  // controller-runtime: 10 h; delivers again, does not list again

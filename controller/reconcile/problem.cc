@@ -66,6 +66,9 @@ Problem classify(const kube::Answer& a, const std::string& what, const std::stri
   } else if (a.code == 403 && (says("cannot ") || says("User \""))) {
     p.kind = Kind::kForbidden;
     p.message = what + ": " + words + "; the controller lacks this right: apply its RBAC again (manifests/ or the chart) for namespace " + ns;
+  } else if (a.code == 403 && says("error looking up service account")) {
+    // A namespace made a moment ago: its "default" comes within a second, and half a minute is long for who applies both at once.
+    p.kind = Kind::kStale;
   } else if (a.code == 403) {
     p.kind = Kind::kAdmission;  // LimitRanger, ServiceAccount, Priority, …
     p.message = what + ": " + words;
