@@ -20,7 +20,8 @@ using Json = nlohmann::json;
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr double kAcquireJitter = 1.2;              // client-go: JitterFactor
+// client-go waits up to 2.2 periods between two looks at another's lease. A released one is to be taken within one period; a look is one GET.
+constexpr double kAcquireJitter = 0.5;
 constexpr milliseconds kMinTimeout{1'000};          // controller-runtime: max(1 s, renew deadline / 2)
 constexpr milliseconds kReleaseTimeout{2'000};
 constexpr size_t kMaxLease = 1u << 20;
@@ -73,7 +74,7 @@ class Elector final : public LeaderElector {
   void run() {
     while (!try_once(Clock::now() + timeout())) {
       const double jitter = std::uniform_real_distribution<double>(0, kAcquireJitter)(random_);
-      if (!pause(milliseconds(static_cast<int64_t>(static_cast<double>(options_.retry_period.count()) * (1 + jitter))))) return;
+      if (!pause(milliseconds(static_cast<int64_t>(static_cast<double>(options_.retry_period.count()) * (1 - jitter))))) return;
     }
     lead(true);
     log::info("leading", {{"lease", options_.ns + "/" + options_.name}, {"identity", options_.identity}});

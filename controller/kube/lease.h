@@ -16,7 +16,7 @@ namespace bottle::kube {
 struct LeaseOptions {
   std::string ns, name;
   std::string identity;                        // hostname_random
-  // controller-runtime: 15 s, 10 s, 2 s with jitter 1.2.
+  // controller-runtime's.
   std::chrono::milliseconds duration{15'000}, renew_deadline{10'000}, retry_period{2'000};
   metrics::Registry* metrics = nullptr;        // leader_election_master_status{name}
 };
