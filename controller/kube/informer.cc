@@ -25,6 +25,7 @@ using std::chrono::seconds;
 // client-go tools/cache/reflector.go, tools/pager.
 constexpr int kWatchMinSeconds = 300, kWatchMaxSeconds = 600;
 constexpr seconds kWatchMargin{5};           // a server that forgot the timeout
+constexpr seconds kExpiredAgain{5};          // a whole state that expires sooner than this is not asked for again at once
 constexpr seconds kShortWatch{1};            // shorter and without an event: a defect, not an end
 constexpr int kPageSize = 500;
 constexpr seconds kPageTimeout{60};
@@ -119,6 +120,7 @@ class InformerImpl final : public Informer<T> {
     Clock::time_point at{};      // when active: its deadline; else when to begin
     Clock::time_point end{};     // of a watch: the deadline of all of it
     Clock::time_point began{};
+    Clock::time_point filled{};  // when the last whole state came
     bool any_event = false, any_object = false;  // came since `began`; a bookmark is an event
     std::shared_ptr<Stream> stream;
     LineSplitter lines;
@@ -275,11 +277,12 @@ class InformerImpl final : public Informer<T> {
   }
 
   // The resourceVersion is too old (etcd was compacted), or of another life of the cluster.
+  // After an outage this is the first thing that a restarted server says, at once, and the back-off of the outage would only make us later.
   void expired(Source& s) {
-    const bool at_once = s.whole || Clock::now() - s.began < kShortWatch;
+    const bool pause = s.whole || Clock::now() - s.filled < kExpiredAgain;
     s.rv.clear();
     everything_again(s);
-    if (at_once) again_later(s); else again(s);
+    if (pause) again_later(s); else again(s);
   }
 
   void page(Source& s, const Answer& a) {
@@ -432,6 +435,7 @@ class InformerImpl final : public Informer<T> {
     changes = {};
     s.whole = s.list_next = s.initial = false;
     s.expired_pages = 0;
+    s.filled = Clock::now();
     ::malloc_trim(0);  // the pages or frames of a whole state are much larger than what we keep of it
     std::lock_guard lock(mutex_);
     synced_ = std::none_of(sources_.begin(), sources_.end(), [](const Source& one) { return one.initial; });

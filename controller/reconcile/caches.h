@@ -18,7 +18,9 @@ namespace bottle::reconcile {
 
 struct CachesOptions {
   std::vector<std::string> namespaces;                         // empty: all
-  std::chrono::milliseconds backoff_first{800}, backoff_max{30'000};  // of a watch that cannot be had
+  // Of a watch that cannot be had. client-go goes up to 30 s (and jitter doubles it), for clusters of thousands of clients: one controller that
+  // is back sooner costs a server that recovers nothing.
+  std::chrono::milliseconds backoff_first{800}, backoff_max{8'000};
   metrics::Registry* metrics = nullptr;
 };
 

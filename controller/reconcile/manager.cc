@@ -85,6 +85,13 @@ struct ReconcileMetrics {
   }
 };
 
+CachesOptions caches_options(const ManagerOptions& m) {
+  CachesOptions o;
+  o.namespaces = m.namespaces;
+  o.metrics = m.metrics;
+  return o;
+}
+
 class RealManager : public Manager {
  public:
   RealManager(kube::Client& client, ManagerOptions options, Surroundings surroundings)
@@ -92,7 +99,7 @@ class RealManager : public Manager {
         options_(std::move(options)),
         metrics_(options_.metrics ? *options_.metrics : own_registry_),
         queue_(Queue::create("bottle", options_.metrics)),
-        caches_(Caches::create(client, {options_.namespaces, milliseconds(800), milliseconds(30'000), options_.metrics},
+        caches_(Caches::create(client, caches_options(options_),
                                [this](const std::string& key, int priority) { queue_->add(key, priority); })),
         reconciler_(Reconciler::create(client, *caches_, options_.reconciler, std::move(surroundings))) {
     metrics_.maximum->set(options_.workers);

@@ -191,8 +191,8 @@ bool Controller::ready() const { return http(probes_, "/readyz") == "ok\n"; }
 
 Namespace::Namespace(const std::string& name) : name_(name) {
   plane->post("/api/v1/namespaces", {{"metadata", {{"name", name}}}});
-  // Without it no pod is admitted; the controller manager makes it soon.
-  EXPECT_TRUE(wait_until([&] { return plane->get("/api/v1/namespaces/" + name + "/serviceaccounts/default").is_object(); }));
+  // Without it no pod is admitted; the controller manager makes it, at once or when it has got over an outage.
+  EXPECT_TRUE(wait_until([&] { return plane->get("/api/v1/namespaces/" + name + "/serviceaccounts/default").is_object(); }, 90));
 }
 Namespace::~Namespace() { plane->remove("/api/v1/namespaces/" + name_); }
 
