@@ -75,6 +75,7 @@ class Proxy final : public ApiProxy {
     after_ = std::move(hook);
   }
   void cut_watch_data(int n) override { cuts_ = n; }
+  int cuts_left() const override { return cuts_; }
   void drop_watches() override {
     std::lock_guard<std::mutex> lock(mutex_);
     for (int fd : watches_) ::shutdown(fd, SHUT_RDWR);

@@ -43,6 +43,7 @@ class ApiProxy {
 
   // The next `n` pieces of watches are passed on by half, and the connection closed.
   virtual void cut_watch_data(int n) = 0;
+  virtual int cuts_left() const = 0;
   // Closes every connection with a watch.
   virtual void drop_watches() = 0;
 
