@@ -16,7 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-const std::string kBin = getenv("BOTTLE_BIN") != nullptr ? getenv("BOTTLE_BIN") : BOTTLE_BIN_DIR;  // where bottle and the origin are
 const std::string kWorld = std::string(BOTTLE_SOURCE_DIR) + "/tests/support/world.sh";
 // Where nothing may ever arrive: sinks, and addresses of the world that no route leads to.
 const std::vector<std::string> kForbidden = {"169.254.169.254", "169.254.170.2", "10.99.0.1",  "172.31.99.1",
@@ -27,11 +26,6 @@ std::string quote(const std::string& s) {
   std::string out = "'";
   for (char c : s) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
-}
-
-std::string slurp(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 std::vector<nlohmann::json> lines_from(const std::string& path, size_t offset) {
@@ -52,7 +46,18 @@ std::string random_token() {
 
 }  // namespace
 
+const std::string kBin = getenv("BOTTLE_BIN") != nullptr ? getenv("BOTTLE_BIN") : BOTTLE_BIN_DIR;  // where bottle and the origin are
 World* world = nullptr;
+
+bool on_kubernetes() {
+  const char* backend = getenv("BOTTLE_E2E_BACKEND");
+  return backend != nullptr && std::string(backend) == "kubernetes";
+}
+
+std::string slurp(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
 
 Output run(const std::vector<std::string>& argv, int timeout_s) {
   char err_name[] = "/tmp/bottle-e2e-err-XXXXXX";
@@ -99,8 +104,12 @@ void World::SetUp() {
   run({"sh", "-c", "setsid " + kWorld + " exec " + kBin + "/bottle-test-origin " + dir_ + " " + dir_ + "/git >" + dir_ + "/origin.out 2>&1 &"});
   ASSERT_TRUE(wait_until([&] { return fs::exists(dir_ + "/ready"); }, 20)) << slurp(dir_ + "/origin.out");
   file_ = dir_ + "/bottle.yaml";
-  std::ofstream(file_) << bottle_yaml(name_, command_, token_);
+  std::ofstream(file_) << bottle_yaml(name_, command_, token_, on_kubernetes() ? dir_ + "/ca.pem" : "");
   chmod(file_.c_str(), 0600);
+  on_kubernetes() ? up_on_kubernetes() : up_on_docker();
+}
+
+void World::up_on_docker() {
   // The state folder of the tests is their own: nothing of the user's bottles is touched.
   setenv("BOT_BOTTLE_STATE_DIR", (dir_ + "/state").c_str(), 1);
   const Output bottle = run({kBin + "/bottle", "up", "-f", file_, "--resolver", "203.0.113.53", "--upstream-ca", dir_ + "/ca.pem"}, 180);
@@ -112,7 +121,9 @@ void World::TearDown() {
     std::cerr << "kept: world, bottle " << name_ << " and " << dir_ << "\n";
     return;
   }
-  if (!file_.empty()) {
+  if (on_kubernetes()) {
+    down_on_kubernetes();
+  } else if (!file_.empty()) {
     const Output down = run({kBin + "/bottle", "down", name_}, 120);
     EXPECT_EQ(down.code, 0) << down.out << down.err;
   }
@@ -152,7 +163,9 @@ std::string World::arrived(const Mark& since) const {
 }
 
 Output World::exec(const std::vector<std::string>& argv, int timeout_s) const {
-  std::vector<std::string> all = {kBin + "/bottle", "exec", name_, "--"};
+  std::vector<std::string> all = {kBin + "/bottle"};
+  if (on_kubernetes()) all.insert(all.end(), {"--kubeconfig", getenv("BOTTLE_KUBECONFIG_NODE"), "--namespace", name_});
+  all.insert(all.end(), {"exec", name_, "--"});
   all.insert(all.end(), argv.begin(), argv.end());
   return run(all, timeout_s);
 }
@@ -163,7 +176,35 @@ Output World::python(const std::string& script, const std::vector<std::string>& 
   return exec(all, timeout_s);
 }
 
-std::string bottle_yaml(const std::string& name, const std::string& command, const std::string& token) {
+Output World::outside(const std::vector<std::string>& argv, int timeout_s) const {
+  std::vector<std::string> all = {"docker", "run", "--rm", "--user", "1000", "bot-bottle/agent:latest"};
+  if (on_kubernetes()) all = {"exec", "outside", "--"};
+  all.insert(all.end(), argv.begin(), argv.end());
+  return on_kubernetes() ? kubectl(all, timeout_s) : run(all, timeout_s);
+}
+
+std::string World::address() const {
+  if (on_kubernetes()) return jsonpath("pod/" + name_, "{.status.podIP}");
+  const Output ip = run({"sh", "-c", "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' " + container("guard")});
+  return ip.out.substr(0, ip.out.find('\n'));
+}
+
+std::string World::description() const {
+  std::string out;
+  const auto add = [&](const Output& o) { out += o.out + o.err; };
+  if (on_kubernetes()) {
+    for (const char* kind : {"pod", "bottle", "configmap", "networkpolicy", "event"}) add(kubectl({"get", kind, "-o", "yaml"}));
+    for (const char* c : {"guard", "egress", "agent"}) add(kubectl({"logs", name_, "-c", c}));
+    return out + slurp(dir_ + "/controller.log");
+  }
+  for (const char* role : {"guard", "egress", "agent"}) {
+    add(run({"docker", "inspect", container(role)}));
+    add(run({"docker", "logs", container(role)}));
+  }
+  return out;
+}
+
+std::string bottle_yaml(const std::string& name, const std::string& command, const std::string& token, const std::string& upstream_ca) {
   const char* image = getenv("BOTTLE_E2E_AGENT");
   // The world's addresses are documentation ranges, which are not public: named, as a user names an intranet.
   std::string y = "apiVersion: bot-bottle.dev/v1alpha1\nkind: Bottle\nmetadata: { name: " + name + " }\nspec:\n  agent:\n    image: " +
@@ -181,6 +222,11 @@ std::string bottle_yaml(const std::string& name, const std::string& command, con
   for (const char* h : {"expired", "strange", "wrongname", "oldtls", "private", "meta", "loop", "cgnat", "azure", "bench", "zero", "mixed",
                         "rebind", "six", "mapped", "sixloop", "ula", "nat64", "linklocal", "alias", "*.ip"})
     route(std::string(h) + ".bottle.test", "      ports: [80, 443]\n");
+  if (!upstream_ca.empty()) {
+    y += "    upstreamCAs:\n    - pem: |\n";
+    std::istringstream pem(slurp(upstream_ca));
+    for (std::string line; std::getline(pem, line);) y += "        " + line + "\n";
+  }
   return y + "---\napiVersion: v1\nkind: Secret\nmetadata: { name: origin }\nstringData: { token: \"" + token + "\" }\n";
 }
 
