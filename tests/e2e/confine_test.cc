@@ -103,6 +103,8 @@ INSTANTIATE_TEST_SUITE_P(Confined, Direct, ::testing::ValuesIn(dials()), [](cons
 TEST(Control, TheWorldIsReachableWithoutABottle) {
   for (const auto& [kind, address, port] : std::vector<Dial>{{"tcp", "203.0.113.66", 443}, {"udp", "198.51.100.7", 53}, {"tcp", "169.254.169.254", 80},
                                                             {"udp", "10.99.0.1", 53}, {"ping", "203.0.113.12", 0}, {"udp-lite", "203.0.113.66", 443}}) {
+    // A pod's user may not open ping sockets on every runtime: there is then nothing to control for.
+    if (on_kubernetes() && std::string(kind) == "ping") continue;
     const Mark before = world->mark();
     const Output o = world->outside({"python3", "-c", kDial, kind, address, std::to_string(port)});
     EXPECT_NE(world->arrived(before), "") << kind << " " << address << ": " << o.out << o.err;
