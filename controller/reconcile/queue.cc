@@ -183,7 +183,9 @@ class QueueImpl final : public Queue {
       if (s_->waiting.empty() || !s_->real_clock) {
         s_->changed.wait(lock);
       } else {
-        s_->changed.wait_until(lock, std::get<0>(*s_->waiting.begin()));
+        // A copy: the entry can be gone when the wait compares with it once more.
+        const Time first = std::get<0>(*s_->waiting.begin());
+        s_->changed.wait_until(lock, first);
       }
     }
   }
