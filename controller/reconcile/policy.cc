@@ -1,4 +1,6 @@
 // The policy: ConfigMap, and getting a changed one into a running pod.
+#include <cstdlib>
+
 #include "controller/reconcile/pass.h"
 #include "controller/reconcile/text.h"
 
@@ -37,10 +39,17 @@ void Pass::push_policy() {
 
 // Rules are not files: a container that runs once loads them. The last one of these tells what the pod has; without any, the guard of its start.
 void Pass::update_guard() {
+  // The last one is that with the highest serial at the end of its name (none is 0): a strategic patch puts new ones in front.
   const std::string* last = nullptr;
   size_t count = 0;
-  for (const auto& name : pod_->ephemeral)
-    if (name.starts_with("guard-")) last = &name, ++count;
+  long highest = -1;
+  for (const auto& name : pod_->ephemeral) {
+    if (!name.starts_with("guard-")) continue;
+    ++count;
+    const size_t dash = name.find('-', 6);
+    const long serial = dash == name.npos ? 0 : std::strtol(name.c_str() + dash + 1, nullptr, 10);
+    if (serial > highest) highest = serial, last = &name;
+  }
   const bool wanted_last = last && last->starts_with(spec_->guard_update) && (last->size() == spec_->guard_update.size() || (*last)[spec_->guard_update.size()] == '-');
   if (!last && pod_->annotation(kubernetes::kGuardHash) == spec_->guard_hash) return;
   f_.guard_current = false;

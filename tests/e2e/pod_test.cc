@@ -1,5 +1,6 @@
 // What is a pod's alone: its hardening, what happens when the kubelet restarts a part of it, live changes, and what a person is told when a
 // bottle cannot be. On the node of scripts/cluster; whether something got out is judged at the far end.
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "tests/e2e/fixture.h"
@@ -108,6 +109,28 @@ TEST(Policy, ChangesLiveWhileTheAgentRuns) {
   EXPECT_TRUE(becomes(world->name(), "Ready", "True/Enforced"));
 }
 
+TEST(Policy, ANewPortOpensInTheGuardOfTheRunningPod) {
+  const std::string container = "{.status.containerStatuses[0].containerID}";
+  const std::string before = world->jsonpath("pod/" + world->name(), container);
+  const auto asked = [] {
+    return world->exec({"curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "http://port.bottle.test:8080/echo"}).out;
+  };
+  EXPECT_EQ(asked(), "403");
+  const std::string routes = world->jsonpath("bottle/" + world->name(), "{.spec.egress.routes}");
+  json changed = json::parse(routes);
+  for (auto& r : changed)
+    if (r["host"] == "port.bottle.test") r["ports"] = {8443, 8080};
+  const auto patch = [&](const json& to) {
+    EXPECT_EQ(world->kubectl({"patch", "bottle", world->name(), "--type=merge", "-p", json{{"spec", {{"egress", {{"routes", to}}}}}}.dump()}).code, 0);
+  };
+  patch(changed);
+  EXPECT_TRUE(wait_until([&] { return asked() == "200"; }, 30)) << world->jsonpath("pod/" + world->name(), "{.status.ephemeralContainerStatuses}");
+  patch(json::parse(routes));
+  EXPECT_TRUE(wait_until([&] { return asked() == "403"; }, 30));
+  EXPECT_EQ(world->jsonpath("pod/" + world->name(), container), before) << "the agent was restarted";
+  EXPECT_TRUE(becomes(world->name(), "Ready", "True/Enforced"));
+}
+
 TEST(Tokens, FollowTheSecret) {
   ASSERT_EQ(world->kubectl({"delete", "secret", "origin"}).code, 0);
   EXPECT_TRUE(becomes(world->name(), "SecretsFound", "False/SecretMissing"));
@@ -130,6 +153,32 @@ TEST(Restart, AKilledEgressOpensNothing) {
   EXPECT_TRUE(becomes(world->name(), "Ready", "True/Enforced", 90));
   EXPECT_TRUE(wait_until([] { return call().out == "200"; }, 30));
   EXPECT_EQ(world->arrived(before), "");
+}
+
+// The kubelet makes another network namespace then, which is open until the guard has run in it. The agent dials from its first instruction on.
+TEST(Restart, AKilledSandboxIsClosedAgainBeforeTheAgentStarts) {
+  const Mark before = world->mark();
+  const char* dialler = R"Y(image: "bot-bottle/agent:latest", restartPolicy: Always, command: ["python3", "-uc", "import socket, time\ndef d(k, a, p):\n  try:\n    s = socket.socket(2, k); s.settimeout(0.2)\n    s.sendto(b'x', (a, p)) if k == 2 else s.connect((a, p))\n  except OSError: pass\nwhile True:\n  for a in ('203.0.113.66', '169.254.169.254', '10.99.0.1', '198.51.100.7'): d(1, a, 443); d(2, a, 53)\n  print(time.time())"])Y";
+  ASSERT_EQ(world->apply(small("sandbox", dialler)).code, 0);
+  ASSERT_TRUE(becomes("sandbox", "Ready", "True/Enforced", 90));
+  const std::string uid = world->jsonpath("pod/sandbox", "{.metadata.uid}");
+  const auto sandbox = [&] {
+    return world->on_node({"ctr", "-n", "k8s.io", "containers", "ls", "-q", "labels.\"io.kubernetes.pod.uid\"==" + uid + ",labels.\"io.cri-containerd.kind\"==sandbox"}).out;
+  };
+  const std::string first = sandbox();
+  ASSERT_NE(first, "");
+  const Output killed = world->on_node({"ctr", "-n", "k8s.io", "tasks", "kill", "-s", "KILL", first.substr(0, first.find('\n'))});
+  ASSERT_EQ(killed.code, 0) << killed.err;
+  EXPECT_TRUE(wait_until([&] {
+    return strtol(world->jsonpath("pod/sandbox", "{.status.initContainerStatuses[?(@.name==\"guard\")].restartCount}").c_str(), nullptr, 10) >= 1;
+  }, 60)) << "the guard did not run again";
+  EXPECT_TRUE(becomes("sandbox", "Ready", "True/Enforced", 90));
+  // And the agent that runs now has dialled.
+  const double now = static_cast<double>(time(nullptr));
+  EXPECT_TRUE(wait_until([&] { return strtod(world->kubectl({"logs", "--tail=1", "sandbox", "-c", "agent"}).out.c_str(), nullptr) > now; }, 30));
+  EXPECT_EQ(world->jsonpath("pod/sandbox", "{.metadata.uid}"), uid) << "another pod, not another sandbox";
+  EXPECT_EQ(world->arrived(before), "");
+  world->kubectl({"delete", "bottle", "sandbox", "--wait=false"});
 }
 
 TEST(Told, AnImageThatDoesNotExist) {
@@ -163,6 +212,21 @@ TEST(Life, APodThatAPersonDeletedComesBackAndASuspendedOneDoesNot) {
   // Deletion takes everything with it.
   ASSERT_EQ(world->kubectl({"delete", "bottle", "life"}).code, 0);
   EXPECT_TRUE(wait_until([] { return world->kubectl({"get", "configmap,secret,networkpolicy", "-l", "bot-bottle.dev/bottle=life", "-o", "name"}).out.empty(); }, 60));
+}
+
+TEST(Told, AQuotaThatIsFullAndItGoesOnWhenThereIsRoom) {
+  ASSERT_EQ(world->kubectl({"create", "quota", "full", "--hard=pods=0"}).code, 0);
+  ASSERT_EQ(world->apply(small("quota", kSleeper)).code, 0);
+  EXPECT_TRUE(becomes("quota", "Ready", "False/QuotaExceeded"));
+  ASSERT_EQ(world->kubectl({"delete", "quota", "full"}).code, 0);
+  EXPECT_TRUE(becomes("quota", "Ready", "True/Enforced", 120));
+  world->kubectl({"delete", "bottle", "quota", "--wait=false"});
+}
+
+TEST(Life, ADeadlineEndsTheAgent) {
+  ASSERT_EQ(world->apply(small("late", kSleeper, "  activeDeadlineSeconds: 8\n")).code, 0);
+  EXPECT_TRUE(becomes("late", "Finished", "True/DeadlineExceeded", 90));
+  world->kubectl({"delete", "bottle", "late", "--wait=false"});
 }
 
 TEST(Life, AnAgentThatEndsIsFinishedWithItsCode) {
