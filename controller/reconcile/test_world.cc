@@ -220,6 +220,7 @@ void World::guard_update_ends(int exit_code) {
 }
 
 void World::start(std::function<void(ReconcilerOptions*)> change) {
+  if (reconciler_) reconciler_->flush(std::chrono::seconds(10));  // events that were not sent end with their process
   reconciler_.reset();
   ReconcilerOptions options;
   options.identity = "test-1";
