@@ -38,6 +38,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   answer.body = std::string(text);
   kube::decode_status(&answer);
   require(!answer.reason.empty(), "a reason");
-  for (unsigned char c : answer.status("fuzz").message()) require(c >= 0x20 && c != 0x7f, "fit for a terminal");
+  const Status refusal = answer.status("fuzz");
+  for (unsigned char c : refusal.message()) require(c >= 0x20 && c != 0x7f, "fit for a terminal");
   return 0;
 }
