@@ -67,7 +67,7 @@ check "the typo is named" says "additional properties 'replica' not allowed" ren
 
 # The controller's pod is within the level that its namespace enforces, which a Deployment is only warned about.
 check "the pod is within the restricted level" not says "would violate PodSecurity" taken "$work/full-own.yaml"
-check "examples are taken" kubectl create -n default --dry-run=server --validate=strict -f "$root/examples"
+check "examples are taken" kubectl create -n bot-bottle-system --dry-run=server --validate=strict -f "$root/examples"
 
 [ $failed = 0 ] && echo "install: as it should be"
 exit $failed
