@@ -134,15 +134,15 @@ Status KubernetesBackend::wait_ready(const Key& key, const Json& applied, const 
 
   std::mutex mutex;
   std::condition_variable changed;
-  std::shared_ptr<const kube::BottleObject> last;
-  bool fresh = false, gone = false;
+  std::vector<std::shared_ptr<const kube::BottleObject>> seen;  // and not told yet
+  bool gone = false;
   kube::InformerOptions o;
   o.resource = kube::kBottles;
   o.namespaces = {key.ns};
   o.field_selector = "metadata.name=" + key.name;
   auto informer = kube::Informer<kube::BottleObject>::create(*client_, std::move(o), [&](kube::EventKind, const auto& before, const auto& now) {
     const std::lock_guard lock(mutex);
-    if (now && now->uid == uid) last = now, fresh = true;
+    if (now && now->uid == uid) seen.push_back(now);
     else if (!now && before && before->uid == uid) gone = true;
     changed.notify_all();
   });
@@ -153,13 +153,12 @@ Status KubernetesBackend::wait_ready(const Key& key, const Json& applied, const 
   std::map<std::string, std::string> told;
   Condition ready;
   for (;;) {
-    std::shared_ptr<const kube::BottleObject> now;
+    std::vector<std::shared_ptr<const kube::BottleObject>> states;
     {
       std::unique_lock lock(mutex);
-      changed.wait_for(lock, std::min<std::chrono::milliseconds>(waits_.poll, std::chrono::milliseconds(200)), [&] { return fresh || gone; });
+      changed.wait_for(lock, std::min<std::chrono::milliseconds>(waits_.poll, std::chrono::milliseconds(200)), [&] { return !seen.empty() || gone; });
       if (gone) return {Code::kNotFound, "bottle " + key.text() + " was deleted by somebody while it was starting"};
-      if (fresh) now = last;
-      fresh = false;
+      states.swap(seen);
     }
     if (g_cancelled) return {Code::kCancelled, "interrupted"};
     const auto waited = Clock::now() - start;
@@ -167,7 +166,7 @@ Status KubernetesBackend::wait_ready(const Key& key, const Json& applied, const 
       events.poll(progress);
       next_poll = Clock::now() + std::chrono::seconds(1);
     }
-    if (now) {
+    for (const auto& now : states) {
       const Json status = Json::parse(now->status_json.empty() ? "{}" : now->status_json, nullptr, false);
       if (int_at(status, "/observedGeneration") >= generation) {
         bool finished = false;

@@ -200,6 +200,7 @@ TEST_F(ExecTest, OutputFlowsWhileNobodyReadsTheInput) {
     c.accept(c.head());
     for (size_t i = 0; i < kMany; ++i) c.say(on(1, std::string(kBytes, 'y')));
     c.say(succeeded() + frame(Opcode::kClose, close_payload(1000)));
+    c.until_closed();
   });
   std::thread feed([&] {  // more than all buffers in between hold
     const std::string big(1 << 16, 'x');
