@@ -39,7 +39,7 @@ base_packages=(
   libsimdjson-dev libgtest-dev libgmock-dev librapidcheck-dev default-jdk-headless
 )
 docker_packages=(docker.io nftables debootstrap iproute2 iptables xz-utils python3)
-check_packages=(clang shellcheck)
+check_packages=(clang libclang-rt-dev shellcheck)
 cluster_packages=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 util-linux procps curl openssl gcc libc6-dev tar)
 
 # need_packages NAME...: installs those that are missing. The list of packages is refreshed only if that fails.
