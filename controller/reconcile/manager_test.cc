@@ -125,6 +125,10 @@ class ManagerTest : public ::testing::Test {
     return options;
   }
 
+  // Before the server whose threads use them.
+  std::mutex lease_mutex_;
+  Json lease_;
+  int lease_version_ = 0;
   Script script_;
   metrics::Registry registry_;
   kube::FakeApi api_;
@@ -133,9 +137,6 @@ class ManagerTest : public ::testing::Test {
   std::unique_ptr<Manager> manager_;
   std::thread runner_;
   Status ended_;
-  std::mutex lease_mutex_;
-  Json lease_;
-  int lease_version_ = 0;
 };
 
 TEST_F(ManagerTest, NothingIsReconciledBeforeEveryCacheIsFull) {
@@ -279,6 +280,7 @@ TEST_F(ManagerTest, APassThatDoesNotEndKeepsTheLease) {
   EXPECT_EQ(stop().code(), Code::kTimeout);
   EXPECT_EQ(holder(), "me");
   let_go = true;
+  manager_.reset();  // the pass looks at `let_go`
 }
 
 TEST_F(ManagerTest, SaysInTheLogWhatKeepsItFromStarting) {
