@@ -1,21 +1,14 @@
 // What must hold for every host and path that the policy accepts, whatever was sent.
 // Run with the seeds: canonical_fuzz -max_total_time=60 NEW_CORPUS tests/fuzz/corpus/canonical
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 
 #include "controller/policy/verdict.h"
+#include "tests/fuzz/require.h"
 
 using namespace bottle::policy;
 
 namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "violated: %s\n", what);
-  std::abort();
-}
 
 bool has(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
 

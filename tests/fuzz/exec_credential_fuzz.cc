@@ -1,24 +1,13 @@
 // What a credential plugin prints may be anything: a credential that comes out is one that can be sent.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string_view>
 
 #include "controller/kube/client.h"
 #include "controller/kube/credentials.h"
 #include "controller/kube/exec_plugin.h"
+#include "tests/fuzz/require.h"
 
 using namespace bottle;
-
-namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "violated: %s\n", what);
-  std::abort();
-}
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view text(reinterpret_cast<const char*>(data), size);

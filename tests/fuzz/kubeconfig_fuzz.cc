@@ -1,22 +1,15 @@
 // Kubeconfig takes any bytes; a Config that comes out has an address that is one, and no message shows a credential.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "base/log.h"
 #include "controller/kube/kubeconfig.h"
+#include "tests/fuzz/require.h"
 
 using namespace bottle;
 
 namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "violated: %s\n", what);
-  std::abort();
-}
 
 // Names and keys are shown in messages; what stands as a token, a password or a key is not, unless the file says it elsewhere too.
 void require_hidden(const YamlNode& node, std::string_view text, const std::string& message) {

@@ -2,14 +2,13 @@
 // same as without chunks, and what the decoder makes of a line has its bounds.
 // Run with the seeds: watch_fuzz -max_total_time=60 NEW_CORPUS tests/fuzz/corpus/watch
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "controller/kube/json_slice.h"
 #include "controller/kube/objects.h"
 #include "controller/kube/watch_lines.h"
+#include "tests/fuzz/require.h"
 
 using namespace bottle;
 using namespace bottle::kube;
@@ -17,12 +16,6 @@ using namespace bottle::kube;
 namespace {
 
 constexpr size_t kChunkBytes = 8, kLineBound = 64u << 10;
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "violated: %s\n", what);
-  std::abort();
-}
 
 std::vector<std::string> lines_of(std::string_view stream, const std::vector<size_t>& chunks) {
   LineSplitter splitter(kLineBound);
