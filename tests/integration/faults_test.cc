@@ -1,6 +1,7 @@
 // kill -9 of the controller at every write of a launch and of a policy change: before the write reaches the server, and after it has but before
 // the controller knows. The next controller always ends with one pod, made once, and nothing left over.
 #include <atomic>
+#include <functional>
 #include <mutex>
 
 #include "tests/integration/plane.h"
@@ -48,6 +49,38 @@ class FaultsTest : public ::testing::TestWithParam<When> {
     });
   }
 
+  // For n = 1, 2, … a bottle of its own: `prepare`, then kill -9 at the n-th write of what `act` sets off; the next controller has to make the
+  // bottle Ready with nothing left over, and `check` has to hold. Ends at the n that is never reached; writes_ is how many there were.
+  void at_every_write(Namespace& ns, const std::function<void(const std::string&, Controller&)>& prepare, const std::function<void(const std::string&)>& act,
+                      const std::function<void(const std::string&)>& check) {
+    int n = 1;
+    for (bool more = true; more; ++n) {
+      ASSERT_LT(n, 30) << "it has no end";
+      const std::string bottle = "b" + std::to_string(n);
+      auto victim = std::make_unique<Controller>(*proxy_, std::vector<std::string>{"--leader-elect=false"});
+      prepare(bottle, *victim);
+      if (HasFatalFailure()) return;
+      arm(victim.get(), n);
+      act(bottle);
+      ASSERT_TRUE(wait_until([&] { return killed_ || ns.is_ready(bottle); })) << "write " << n << "\n" << victim->log();
+      more = killed_;
+      // The last write may be the one that makes it ready: then the kill came and went with it.
+      if (!more) more = wait_until([&] { return killed_.load(); }, 1);
+      SCOPED_TRACE("write " + std::to_string(n) + (more ? ": " + fatal_ : ": none"));
+      victim->kill9();
+      disarm();
+      Controller successor(*proxy_, {"--leader-elect=false"});
+      EXPECT_TRUE(wait_until([&] { return ns.is_ready(bottle); })) << successor.log();
+      EXPECT_EQ(ns.children_of({bottle}), "");
+      check(bottle);
+      plane->remove(ns.path("bottles", bottle));
+      EXPECT_TRUE(ns.collected());
+      if (more) std::cout << "  killed at write " << n << ": " << fatal_ << "\n";
+    }
+    writes_ = n - 2;
+  }
+
+  int writes_ = 0;
   Node node_;
   std::unique_ptr<ApiProxy> proxy_;
   std::mutex mutex_;
@@ -58,63 +91,32 @@ class FaultsTest : public ::testing::TestWithParam<When> {
 
 TEST_P(FaultsTest, ALaunchConvergesToOnePodWhereverTheControllerDies) {
   Namespace ns(GetParam() == When::kBefore ? "launch-before" : "launch-after");
-  int n = 1;
-  for (bool more = true; more; ++n) {
-    ASSERT_LT(n, 30) << "a launch has no end";
-    const std::string bottle = "b" + std::to_string(n);
-    auto victim = std::make_unique<Controller>(*proxy_, std::vector<std::string>{"--leader-elect=false"});
-    arm(victim.get(), n);
-    ns.create_bottle(bottle);
-    ASSERT_TRUE(wait_until([&] { return killed_ || ns.is_ready(bottle); })) << "write " << n << "\n" << victim->log();
-    more = killed_;
-    // The last write of a launch may be the one that makes it ready: then the kill came and went with it.
-    if (!more) more = wait_until([&] { return killed_.load(); }, 1);
-    SCOPED_TRACE("write " + std::to_string(n) + (more ? ": " + fatal_ : ": none"));
-    victim->kill9();
-    disarm();
-    Controller successor(*proxy_, {"--leader-elect=false"});
-    EXPECT_TRUE(wait_until([&] { return ns.is_ready(bottle); })) << successor.log();
-    EXPECT_EQ(ns.children_of({bottle}), "");
-    EXPECT_EQ(pods_made_, 1);
-    plane->remove(ns.path("bottles", bottle));
-    EXPECT_TRUE(ns.collected());
-    if (more) std::cout << "  killed at write " << n << ": " << fatal_ << "\n";
-  }
-  RecordProperty("writes", n - 2);
-  EXPECT_GE(n - 2, 5) << "policy, CA, network policy, pod, status";
+  at_every_write(
+      ns, [](const std::string&, Controller&) {}, [&](const std::string& bottle) { ns.create_bottle(bottle); },
+      [&](const std::string&) { EXPECT_EQ(pods_made_, 1); });
+  RecordProperty("writes", writes_);
+  EXPECT_GE(writes_, 5) << "policy, CA, network policy, pod, status";
 }
 
 TEST_P(FaultsTest, APolicyChangeArrivesWhereverTheControllerDies) {
   Namespace ns(GetParam() == When::kBefore ? "change-before" : "change-after");
-  int n = 1;
-  for (bool more = true; more; ++n) {
-    ASSERT_LT(n, 30) << "a change has no end";
-    const std::string bottle = "b" + std::to_string(n);
-    auto victim = std::make_unique<Controller>(*proxy_, std::vector<std::string>{"--leader-elect=false"});
-    ns.create_bottle(bottle);
-    ASSERT_TRUE(wait_until([&] { return ns.is_ready(bottle); })) << victim->log();
-    const Json before = plane->get(ns.path("pods", bottle));
-    arm(victim.get(), n);
-    ns.set_hosts(bottle, {"api.example.com", "more.example.com"});
-    ASSERT_TRUE(wait_until([&] { return killed_ || ns.is_ready(bottle); })) << "write " << n << "\n" << victim->log();
-    more = killed_;
-    if (!more) more = wait_until([&] { return killed_.load(); }, 1);
-    SCOPED_TRACE("write " + std::to_string(n) + (more ? ": " + fatal_ : ": none"));
-    victim->kill9();
-    disarm();
-    Controller successor(*proxy_, {"--leader-elect=false"});
-    EXPECT_TRUE(wait_until([&] { return ns.is_ready(bottle); })) << successor.log();
-    EXPECT_EQ(ns.children_of({bottle}), "");
-    const Json after = plane->get(ns.path("pods", bottle)), policy = plane->get(ns.path("configmaps", bottle + "-policy"));
-    EXPECT_EQ(after["metadata"]["uid"], before["metadata"]["uid"]) << "a policy is changed in the pod that runs";
-    EXPECT_NE(policy["data"].dump().find("more.example.com"), std::string::npos);
-    EXPECT_NE(after["metadata"]["annotations"]["bot-bottle.dev/policy-hash"], before["metadata"]["annotations"]["bot-bottle.dev/policy-hash"]);
-    EXPECT_EQ(plane->get(ns.path("bottles", bottle))["status"]["policyHash"], after["metadata"]["annotations"]["bot-bottle.dev/policy-hash"]);
-    plane->remove(ns.path("bottles", bottle));
-    EXPECT_TRUE(ns.collected());
-    if (more) std::cout << "  killed at write " << n << ": " << fatal_ << "\n";
-  }
-  EXPECT_GE(n - 2, 3) << "policy, annotation, status";
+  Json before;
+  at_every_write(
+      ns,
+      [&](const std::string& bottle, Controller& victim) {
+        ns.create_bottle(bottle);
+        ASSERT_TRUE(wait_until([&] { return ns.is_ready(bottle); })) << victim.log();
+        before = plane->get(ns.path("pods", bottle));
+      },
+      [&](const std::string& bottle) { ns.set_hosts(bottle, {"api.example.com", "more.example.com"}); },
+      [&](const std::string& bottle) {
+        const Json after = plane->get(ns.path("pods", bottle)), policy = plane->get(ns.path("configmaps", bottle + "-policy"));
+        EXPECT_EQ(after["metadata"]["uid"], before["metadata"]["uid"]) << "a policy is changed in the pod that runs";
+        EXPECT_NE(policy["data"].dump().find("more.example.com"), std::string::npos);
+        EXPECT_NE(after["metadata"]["annotations"]["bot-bottle.dev/policy-hash"], before["metadata"]["annotations"]["bot-bottle.dev/policy-hash"]);
+        EXPECT_EQ(plane->get(ns.path("bottles", bottle))["status"]["policyHash"], after["metadata"]["annotations"]["bot-bottle.dev/policy-hash"]);
+      });
+  EXPECT_GE(writes_, 3) << "policy, annotation, status";
 }
 
 INSTANTIATE_TEST_SUITE_P(When, FaultsTest, ::testing::Values(When::kBefore, When::kAfter),
