@@ -20,7 +20,7 @@ json status_of(const std::string& bottle, const std::string& ns = "") {
 std::string condition(const json& bottle, const std::string& type, std::string* message = nullptr) {
   if (!bottle.is_object() || !bottle.contains("status")) return "";
   for (const auto& c : bottle["status"].value("conditions", json::array()))
-    if (c.value("type", "") == type) {
+    if (c.value("type", "") == type && c.value("observedGeneration", int64_t{0}) == bottle["metadata"].value("generation", int64_t{-1})) {
       if (message) *message = c.value("message", "");
       return c.value("status", "") + "/" + c.value("reason", "");
     }
