@@ -10,6 +10,8 @@
 #include <ostream>
 #include <sstream>
 
+#include "base/rfc3339.h"
+
 namespace bottle::cli {
 
 int exit_code(const Status& status) {
@@ -172,12 +174,7 @@ Json observation_json(const Observation& o) {
   status["desiredPolicyHash"] = o.desired_policy_hash;
   if (!o.ca_fingerprint.empty()) {
     status["ca"]["fingerprint"] = o.ca_fingerprint;
-    const std::time_t t = o.ca_not_after;
-    std::tm tm{};
-    gmtime_r(&t, &tm);
-    char text[32];
-    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    status["ca"]["notAfter"] = text;
+    status["ca"]["notAfter"] = format_rfc3339(o.ca_not_after);
   }
   status["containers"] = Json::array();
   for (const auto& k : o.containers) {

@@ -7,21 +7,14 @@
 #include "backends/docker/archive.h"
 #include "backends/docker/docker_impl.h"
 #include "backends/docker/pull.h"
+#include "base/encoding.h"
 #include "base/file.h"
+#include "base/rfc3339.h"
 
 namespace bottle::docker {
 namespace {
 
 constexpr std::chrono::milliseconds kEgressStart{30'000}, kPolicyUpdate{5'000};
-
-std::string now_rfc3339() {
-  std::time_t now = std::time(nullptr);
-  std::tm tm{};
-  gmtime_r(&now, &tm);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return text;
-}
 
 std::string join(const std::vector<std::string>& a, const std::vector<std::string>& b) {
   return dump(Json{a, b});
@@ -75,7 +68,7 @@ Status DockerBackend::apply(const ApplyRequest& request, const Progress& progres
       return Status(Code::kConflict, "bottle '" + state.name + "' already uses the short name " +
                                          plan.slug + "; choose another metadata.name");
   } else {
-    state.name = plan.name, state.slug = plan.slug, state.created_at = now_rfc3339();
+    state.name = plan.name, state.slug = plan.slug, state.created_at = format_rfc3339(std::time(nullptr));
   }
   auto ca = state_.ca(plan, std::time(nullptr));
   if (!ca) return ca.status().with_context("the bottle's certificate authority");
@@ -183,7 +176,7 @@ Result<SharedFiles> DockerBackend::shared_files(const BottlePlan& plan, const st
   Status s = with_files_container(plan, Json::array(), [&](const std::string& id) -> Status {
     for (const auto& w : wanted) {
       auto tar =
-          engine_.bytes("GET", "/containers/" + id + "/archive?path=" + url_encode(w.path), "", "");
+          engine_.bytes("GET", "/containers/" + id + "/archive?path=" + percent_encode(w.path), "", "");
       if (!tar)
         return tar.status().with_context("image " + plan.guard.image + " lacks " + w.path +
                                          " (build it with images/build.sh)");

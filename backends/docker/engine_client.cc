@@ -12,6 +12,7 @@
 
 #include "backends/backend.h"
 #include "base/digest.h"
+#include "base/encoding.h"
 #include "base/file.h"
 
 namespace bottle::docker {
@@ -307,21 +308,7 @@ Status EngineClient::stream(const std::string& method, const std::string& path,
   return perform(address_, r, t);
 }
 
-std::string url_encode(std::string_view text) {
-  std::string out;
-  for (unsigned char c : text) {
-    if (std::isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
-      out += static_cast<char>(c);
-    } else {
-      out += '%';
-      out += "0123456789ABCDEF"[c >> 4];
-      out += "0123456789ABCDEF"[c & 15];
-    }
-  }
-  return out;
-}
-
-std::string filters_query(const Json& filters) { return "?filters=" + url_encode(dump(filters)); }
+std::string filters_query(const Json& filters) { return "?filters=" + percent_encode(dump(filters)); }
 
 namespace {
 const Json* find_at(const Json& json, const std::string& pointer) {

@@ -60,7 +60,6 @@ class EngineClient {
   std::string prefix_, server_;
 };
 
-std::string url_encode(std::string_view text);
 // "?filters=" + the JSON filter, encoded: filters_query({{"label", {"a=b"}}}).
 std::string filters_query(const Json& filters);
 // The string at a JSON pointer, or "" when it is absent or not a string.

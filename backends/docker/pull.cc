@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "base/encoding.h"
+
 namespace bottle::docker {
 namespace {
 
@@ -89,7 +91,7 @@ Result<Json> ensure_image(const EngineClient& engine, const std::string& image, 
   PullStream stream(image, step, progress);
   Status s = engine.stream(
       "POST",
-      "/images/create?fromImage=" + url_encode(ref.repository) + "&tag=" + url_encode(ref.tag),
+      "/images/create?fromImage=" + percent_encode(ref.repository) + "&tag=" + percent_encode(ref.tag),
       [&](std::string_view data) { return stream.feed(data); });
   if (s.code() == Code::kCancelled) return s;
   std::string error = s ? stream.error() : s.message();

@@ -4,6 +4,7 @@
 
 #include "backends/docker/docker_impl.h"
 #include "backends/docker/hijack.h"
+#include "base/encoding.h"
 #include "base/file.h"
 
 namespace bottle::docker {
@@ -36,7 +37,7 @@ std::string trimmed(std::string text) {
 
 Result<std::string> DockerBackend::create(const std::string& name, const Json& body,
                                           const std::string& slug) {
-  std::string path = "/containers/create?name=" + url_encode(name);
+  std::string path = "/containers/create?name=" + percent_encode(name);
   for (int attempt = 0;; ++attempt) {
     auto made = engine_.call("POST", path, body);
     if (made) return text_at(*made, "/Id");

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "backends/kubernetes/kubernetes_impl.h"
+#include "base/rfc3339.h"
 #include "controller/kube/objects.h"
 #include "controller/plan/plan.h"
 
@@ -87,7 +88,7 @@ Check KubernetesBackend::controller_check() {
     return {"controller", "warn", cannot_see(l, "lease " + where), look};
   }
   // A clock of ours may be wrong: a lease whose time looks old is watched for as long as a renewal may take (2 s; the lease holds for 15 s).
-  const int64_t age = static_cast<int64_t>(std::time(nullptr)) - kube::parse_rfc3339(text_at(lease, "/spec/renewTime"));
+  const int64_t age = static_cast<int64_t>(std::time(nullptr)) - parse_rfc3339(text_at(lease, "/spec/renewTime"));
   bool alive = !held(lease).empty() && age < 15;
   const std::string version = text_at(lease, "/metadata/resourceVersion");
   for (int i = 0; !alive && !held(lease).empty() && i < 12 && !g_cancelled; ++i) {

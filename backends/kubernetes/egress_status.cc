@@ -10,6 +10,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/encoding.h"
+
 namespace bottle::kubernetes {
 namespace {
 
@@ -18,22 +20,11 @@ using Json = nlohmann::json;
 constexpr size_t kMaxAnswer = 64u << 10;
 constexpr size_t kNonceBytes = 16, kKeyBytes = 32;
 
-std::string hex(const unsigned char* bytes, size_t size) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string out;
-  out.reserve(2 * size);
-  for (size_t i = 0; i < size; ++i) {
-    out += kDigits[bytes[i] >> 4];
-    out += kDigits[bytes[i] & 15];
-  }
-  return out;
-}
-
 Result<std::string> random_hex(size_t size) {
   unsigned char bytes[kKeyBytes];
   if (size > sizeof bytes || RAND_bytes(bytes, static_cast<int>(size)) != 1)
     return {Code::kInternal, "the crypto library has no random bytes"};
-  std::string out = hex(bytes, size);
+  std::string out = hex({reinterpret_cast<const char*>(bytes), size});
   OPENSSL_cleanse(bytes, sizeof bytes);
   return out;
 }
@@ -95,7 +86,7 @@ Result<EgressStatus> check_egress_answer(std::string_view nonce, std::string_vie
   const auto* text = reinterpret_cast<const unsigned char*>(said.data());
   if (!HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()), text, said.size(), mac, &size))
     return {Code::kInternal, "the crypto library refuses HMAC-SHA256"};
-  const std::string want = hex(mac, size);
+  const std::string want = hex({reinterpret_cast<const char*>(mac), size});
   if (mac_hex.size() != want.size() || CRYPTO_memcmp(mac_hex.data(), want.data(), want.size()) != 0) return forged;
 
   const Json report = Json::parse(body, nullptr, false);

@@ -1,5 +1,6 @@
 // What is, as the Bottle's status and its pod say it.
 #include "backends/kubernetes/kubernetes_impl.h"
+#include "base/rfc3339.h"
 #include "controller/kube/objects.h"
 
 namespace bottle::kubernetes {
@@ -69,7 +70,7 @@ Observation observe_objects(const Json& bottle, const Json& pod) {
   o.policy_hash = text_at(status, "/policyHash");
   o.desired_policy_hash = annotation(pod, "policy-hash");
   o.ca_fingerprint = text_at(status, "/ca/fingerprint");
-  o.ca_not_after = kube::parse_rfc3339(text_at(status, "/ca/notAfter"));
+  o.ca_not_after = parse_rfc3339(text_at(status, "/ca/notAfter"));
   if (pod.is_object()) {
     for (Role role : {Role::kGuard, Role::kEgress, Role::kAgent}) o.containers.push_back(container(pod, role));
   } else if (const Json& agent = at(status, "/agent"); agent.is_object()) {

@@ -4,11 +4,11 @@
 #include <openssl/hmac.h>
 
 #include <algorithm>
-#include <ctime>
 
 #include "backends/kubernetes/render_internal.h"
 #include "backends/kubernetes/volumes.h"
 #include "base/digest.h"
+#include "base/rfc3339.h"
 
 namespace bottle::kubernetes {
 namespace {
@@ -32,15 +32,6 @@ bool is_secret_key(std::string_view key) {
   return !key.empty() && key.size() <= 253 && key != "." && key.substr(0, 2) != ".." && std::all_of(key.begin(), key.end(), [](char c) {
     return lower_or_digit(c) || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.';
   });
-}
-
-std::string rfc3339(int64_t unix_seconds) {
-  const std::time_t t = unix_seconds;
-  std::tm tm{};
-  char text[32] = {};
-  if (!gmtime_r(&t, &tm)) return {};
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return text;
 }
 
 // A name for the status key that does not give it away: the key is 32 random bytes and is not guessed from a MAC.
@@ -131,7 +122,7 @@ Json render_egress_ca(const pki::CertificateAuthority& ca, const SecretString& s
   object["type"] = "Opaque";
   Json& annotations = object["metadata"]["annotations"];
   annotations[annotation(kCaFingerprint)] = ca.fingerprint;
-  annotations[annotation(kCaNotAfter)] = rfc3339(ca.not_after);
+  annotations[annotation(kCaNotAfter)] = format_rfc3339(ca.not_after);
   // The hash is of what anybody may see: the certificate, which has one key, and the status key's mark.
   Json open = object;
   open["data"] = {{"ca.pem", ca.cert_pem}, {"status.key", mark_of(status_key)}};

@@ -1,26 +1,14 @@
 // The Secrets that `up` makes of tokens it was given: labelled as ours, and gone with the last bottle that needs them, because each of these
 // bottles is an owner. A Secret of somebody else is never written.
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 
 #include "backends/kubernetes/kubernetes_impl.h"
+#include "base/encoding.h"
 #include "controller/kube/objects.h"
 
 namespace bottle::kubernetes {
-namespace {
-
-// Appends without a copy that would have to be wiped too: `to` has the room.
-void append_base64(std::string& to, std::string_view bytes) {
-  const size_t from = to.size();
-  to.resize(from + 4 * ((bytes.size() + 2) / 3) + 1);
-  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(to.data() + from), reinterpret_cast<const unsigned char*>(bytes.data()),
-                                static_cast<int>(bytes.size()));
-  to.resize(from + static_cast<size_t>(n));
-}
-
-}  // namespace
 
 std::vector<std::string> conflict_managers(const kube::Answer& answer) {
   std::vector<std::string> out;

@@ -5,16 +5,10 @@
 
 #include <algorithm>
 
+#include "base/encoding.h"
+
 namespace bottle::kubernetes {
 namespace {
-
-std::string base64(std::string_view bytes) {
-  std::string out(4 * ((bytes.size() + 2) / 3) + 1, '\0');
-  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(bytes.data()),
-                                static_cast<int>(bytes.size()));
-  out.resize(static_cast<size_t>(n));
-  return out;
-}
 
 bool random_bytes(char* to, int n) { return RAND_bytes(reinterpret_cast<unsigned char*>(to), n) == 1; }
 

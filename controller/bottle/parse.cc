@@ -1,13 +1,13 @@
 #include "controller/bottle/parse.h"
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <cctype>
 #include <limits>
 #include <set>
 
+#include "base/encoding.h"
 #include "controller/bottle/literal_secret.h"
 #include "controller/bottle/sections.h"
 
@@ -138,24 +138,6 @@ void parse_bottle(const Value& root, BottleFile* file, Report& report) {
     report.error_at("metadata.name", "the file has a bottle " + quoted(bottle.name) + " already");
   }
   file->bottles.push_back(std::move(bottle));
-}
-
-std::optional<std::string> decode_base64(std::string_view text) {
-  std::string clean;
-  for (char c : text) {
-    if (c != '\n' && c != '\r' && c != ' ') clean += c;
-  }
-  std::string out(clean.size() / 4 * 3 + 1, '\0');
-  int n = clean.size() % 4 != 0 ? -1
-                                : EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                                  reinterpret_cast<const unsigned char*>(clean.data()),
-                                                  static_cast<int>(clean.size()));
-  // EVP_DecodeBlock counts the padding as zero bytes.
-  size_t padding = clean.ends_with("==") ? 2 : clean.ends_with("=") ? 1 : 0;
-  OPENSSL_cleanse(clean.data(), clean.size());
-  if (n < 0) return std::nullopt;
-  out.resize(static_cast<size_t>(n) - padding);
-  return out;
 }
 
 void parse_secret_values(const Value& section, bool base64, const std::string& name,

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "base/encoding.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "controller/kube/client_internal.h"
@@ -56,9 +57,7 @@ std::string extra_key(std::string_view key) {
     if (token && c != 0) {
       out += static_cast<char>(c);
     } else {
-      out += '%';
-      out += "0123456789ABCDEF"[c >> 4];
-      out += "0123456789ABCDEF"[c & 15];
+      append_percent(out, c);
     }
   }
   return out;

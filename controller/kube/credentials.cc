@@ -6,6 +6,7 @@
 
 #include <mutex>
 
+#include "base/encoding.h"
 #include "base/file.h"
 #include "base/log.h"
 
@@ -21,14 +22,6 @@ Result<SecretString> read_secret(const std::string& path, size_t max) {
   auto text = read_file(path, max);
   if (!text) return text.status();
   return SecretString(std::move(*text));
-}
-
-std::string base64(std::string_view bytes) {
-  std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(bytes.data()),
-                          static_cast<int>(bytes.size()));
-  out.resize(static_cast<size_t>(n));
-  return out;
 }
 
 class Written : public Credentials {

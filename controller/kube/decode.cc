@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/rfc3339.h"
 #include "controller/kube/json_slice.h"
 #include "controller/kube/objects.h"
 

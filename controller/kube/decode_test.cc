@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/rfc3339.h"
 #include "controller/kube/json_slice.h"
 #include "controller/kube/objects.h"
 

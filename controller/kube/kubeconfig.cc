@@ -2,13 +2,13 @@
 
 #include <curl/curl.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
+#include "base/encoding.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "controller/kube/credentials.h"
@@ -43,22 +43,6 @@ std::string folder_of(const std::string& path) {
 
 std::string resolve(const std::string& path, const std::string& file) {
   return path.empty() || path[0] == '/' ? path : folder_of(file) + "/" + path;
-}
-
-std::optional<std::string> decode_base64(std::string_view text) {
-  std::string clean;
-  for (char c : text)
-    if (c != '\n' && c != '\r' && c != ' ') clean += c;
-  size_t padding = clean.ends_with("==") ? 2 : clean.ends_with("=") ? 1 : 0;
-  bool shape = clean.size() % 4 == 0 && clean.find('=') >= clean.size() - padding;
-  std::string out(clean.size() / 4 * 3 + 1, '\0');
-  int n = shape ? EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(clean.data()),
-                                  static_cast<int>(clean.size()))
-                : -1;
-  OPENSSL_cleanse(clean.data(), clean.size());
-  if (n < 0) return std::nullopt;
-  out.resize(static_cast<size_t>(n) - padding);  // EVP_DecodeBlock counts the padding as zero bytes
-  return out;
 }
 
 // Reads the fields of one mapping; the first thing that is wrong is kept and told by status().
@@ -225,13 +209,7 @@ Status read_cluster(Fields& f, Endpoint* out) {
   if (c.insecure_skip_tls_verify) p["insecure-skip-tls-verify"] = true;
   if (!c.proxy_url.empty()) p["proxy-url"] = c.proxy_url;
   if (c.disable_compression) p["disable-compression"] = true;
-  if (!c.ca_pem.empty()) {
-    std::string b64((c.ca_pem.size() + 2) / 3 * 4 + 1, '\0');
-    int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(b64.data()), reinterpret_cast<const unsigned char*>(c.ca_pem.data()),
-                            static_cast<int>(c.ca_pem.size()));
-    b64.resize(static_cast<size_t>(n));
-    p["certificate-authority-data"] = b64;
-  }
+  if (!c.ca_pem.empty()) p["certificate-authority-data"] = base64(c.ca_pem);
   if (const YamlNode* extensions = f.find("extensions"); extensions && extensions->kind == Kind::kList)
     for (const auto& e : extensions->items) {
       Fields named(e, "extensions", "");

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/rfc3339.h"
 #include "controller/kube/objects.h"
 #include "controller/kube/resource.h"
 

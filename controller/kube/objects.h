@@ -112,10 +112,6 @@ class Decoder {
   Impl* impl_;
 };
 
-int64_t parse_rfc3339(std::string_view text);  // Unix seconds; 0 when it is none
-std::string format_rfc3339(int64_t unix_seconds);
-std::string format_rfc3339_micro(int64_t unix_micros);  // metav1.MicroTime
-
 }  // namespace bottle::kube
 
 #endif  // CONTROLLER_KUBE_OBJECTS_H_

@@ -1,23 +1,9 @@
 #include "controller/kube/resource.h"
 
+#include "base/encoding.h"
+
 namespace bottle::kube {
 namespace {
-
-bool unreserved(unsigned char c) {  // RFC 3986, section 2.3; not isalnum, which asks the locale
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
-}
-
-void encode(std::string_view text, std::string* out) {
-  for (unsigned char c : text) {
-    if (unreserved(c)) {
-      *out += static_cast<char>(c);
-    } else {
-      *out += '%';
-      *out += "0123456789ABCDEF"[c >> 4];
-      *out += "0123456789ABCDEF"[c & 15];
-    }
-  }
-}
 
 // A segment of dots would be folded away on its way to the server; encoded dots are folded too. No object has such a name, so the
 // answer is a 404 for a name that is told as it was asked for.
@@ -27,16 +13,16 @@ void segment(std::string_view text, std::string* out) {
     *out += text == "." ? "%252E" : "%252E%252E";
     return;
   }
-  encode(text, out);
+  *out += percent_encode(text);
 }
 
 void query_of(const Query& query, std::string* out) {
   char sep = '?';
   for (const auto& [key, value] : query) {
     *out += sep;
-    encode(key, out);
+    *out += percent_encode(key);
     *out += '=';
-    encode(value, out);
+    *out += percent_encode(value);
     sep = '&';
   }
 }

@@ -6,6 +6,8 @@
 
 #include <cstring>
 
+#include "base/encoding.h"
+
 namespace bottle::pki {
 
 Status openssl_error(Code code, const std::string& what) {
@@ -35,13 +37,7 @@ std::string fingerprint(X509* cert) {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
   if (X509_digest(cert, EVP_sha256(), digest, &size) != 1) return {};
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string out = "sha256:";
-  for (unsigned int i = 0; i < size; ++i) {
-    out += kHex[digest[i] >> 4];
-    out += kHex[digest[i] & 15];
-  }
-  return out;
+  return "sha256:" + hex({reinterpret_cast<const char*>(digest), size});
 }
 
 int64_t unix_seconds(const ASN1_TIME* time) {

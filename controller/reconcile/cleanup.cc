@@ -1,4 +1,5 @@
 // What ends: suspended bottles' pods, and finished bottles whose time has come. Everything else goes with its owner, by the garbage collector.
+#include "base/rfc3339.h"
 #include "controller/reconcile/pass.h"
 
 namespace bottle::reconcile {
@@ -37,10 +38,10 @@ void Pass::expire() {
   int64_t ended = f_.state.finished_at;
   const Json::json_pointer at("/agent/finishedAt");
   if (!ended && old_status_.is_object() && old_status_.contains(at) && old_status_[at].is_string())
-    ended = kube::parse_rfc3339(old_status_[at].get<std::string>());
+    ended = parse_rfc3339(old_status_[at].get<std::string>());
   if (!ended && old_status_.is_object() && old_status_.contains("conditions"))
     for (const auto& c : old_status_["conditions"])
-      if (c.value("type", Json()) == "Finished") ended = kube::parse_rfc3339(c.value("lastTransitionTime", ""));
+      if (c.value("type", Json()) == "Finished") ended = parse_rfc3339(c.value("lastTransitionTime", ""));
   if (!ended) ended = now();
   if (const int64_t wait = ended + spec_->ttl_seconds - now(); wait > 0) {
     requeue(std::chrono::seconds(std::min<int64_t>(wait, 86'400)));

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "base/rfc3339.h"
 #include "controller/kube/resource.h"
 #include "controller/reconcile/request.h"
 #include "controller/reconcile/text.h"
@@ -97,7 +98,7 @@ void Events::send(const Item& e) {
     Sent& s = it->second;
     s.last_us = e.at_us;
     ++s.count;
-    const Json patch = {{"series", {{"count", s.count}, {"lastObservedTime", kube::format_rfc3339_micro(e.at_us)}}}};
+    const Json patch = {{"series", {{"count", s.count}, {"lastObservedTime", format_rfc3339_micro(e.at_us)}}}};
     kube::Request request = request_of("PATCH", kube::object_path(kube::kEvents, e.ns, s.name), kube::kMergePatch);
     request.body = patch.dump();
     request.timeout = std::chrono::seconds(5);
@@ -109,7 +110,7 @@ void Events::send(const Item& e) {
   const Json event = {{"apiVersion", "events.k8s.io/v1"},
                       {"kind", "Event"},
                       {"metadata", {{"name", name}, {"namespace", e.ns}}},
-                      {"eventTime", kube::format_rfc3339_micro(e.at_us)},
+                      {"eventTime", format_rfc3339_micro(e.at_us)},
                       {"reportingController", "bot-bottle.dev/bottle-controller"},
                       {"reportingInstance", identity_},
                       {"type", e.type == Type::kWarning ? "Warning" : "Normal"},

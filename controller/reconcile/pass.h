@@ -69,6 +69,9 @@ class Pass {
   Problem apply(const kube::Resource& resource, const kube::ObjectMeta& existing, Json object, Written* out);
   Problem remove(const kube::Resource& resource, const std::string& name, const std::string& uid);
   kube::Answer send(kube::Request request, std::string* body);  // `body` is wiped
+  // Creates; what has the name already is read back instead. `accept`: in which form the answer comes.
+  kube::Answer post(const kube::Resource& resource, const std::string& name, std::string body, std::string_view accept, bool* existed);
+  static kube::Decoder& decoder();  // this thread's
 
   Problem ensure_policy();               // policy.cc
   void push_policy();

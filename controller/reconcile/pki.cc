@@ -1,7 +1,8 @@
 // The egress CA: one Secret for each bottle, made once, renewed at two thirds of its lifetime. Only the pod's egress ever reads the key.
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
+#include "base/encoding.h"
+#include "base/rfc3339.h"
 #include "controller/reconcile/pass.h"
 #include "controller/reconcile/text.h"
 
@@ -29,17 +30,6 @@ void wipe(nlohmann::json& value) {
   }
 }
 
-SecretString decode_base64(std::string_view text) {
-  std::string out(text.size() / 4 * 3 + 1, '\0');
-  const int n = text.empty() || text.size() % 4 ? -1
-                                                : EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                                                  reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
-  if (n < 0) return {};
-  const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
-  out.resize(static_cast<size_t>(n) - padding);
-  return SecretString(std::move(out));
-}
-
 }  // namespace
 
 Problem Pass::ensure_egress_ca() {
@@ -48,12 +38,12 @@ Problem Pass::ensure_egress_ca() {
   const auto note = [this](std::string_view fingerprint, std::string_view not_after) {
     f_.ca_fingerprint = fingerprint;
     f_.ca_not_after = not_after;
-    ca_not_after_ = kube::parse_rfc3339(not_after);
+    ca_not_after_ = parse_rfc3339(not_after);
   };
   const auto usable = [&](const kube::ObjectMeta& secret, bool* renewal) {
     *renewal = false;
     if (secret.annotation(kubernetes::kCaFingerprint).empty() || secret.annotation(kKeyType) != key_type_name(spec_->key_type)) return false;
-    const int64_t not_after = kube::parse_rfc3339(secret.annotation(kubernetes::kCaNotAfter));
+    const int64_t not_after = parse_rfc3339(secret.annotation(kubernetes::kCaNotAfter));
     const int64_t due = renew_at(secret, not_after);
     if (now() >= due) {
       *renewal = true;
@@ -98,7 +88,7 @@ Problem Pass::ensure_egress_ca() {
   wipe(object);
   if (!p.none()) return p;
   s_.status_keys.put(b_.uid, std::move(*status_key));
-  note(ca->fingerprint, kube::format_rfc3339(ca->not_after));
+  note(ca->fingerprint, format_rfc3339(ca->not_after));
   requeue(std::chrono::hours(24));
   if (renewal && pod_) {
     f_.ca_renewing = true;
@@ -115,7 +105,7 @@ Result<SecretString> Pass::status_key() {
   OPENSSL_cleanse(a.body.data(), a.body.size());
   SecretString key;
   const Json::json_pointer at("/data/status.key");
-  if (secret.is_object() && secret.contains(at) && secret[at].is_string()) key = decode_base64(secret[at].get_ref<const std::string&>());
+  if (secret.is_object() && secret.contains(at) && secret[at].is_string()) key = SecretString(decode_base64(secret[at].get_ref<const std::string&>()).value_or(""));
   if (secret.is_object()) wipe(secret);
   if (key.empty())
     return {Code::kInvalid, "Secret " + kubernetes::egress_ca_name(b_.name) + " has no status.key: delete it, and a new one is made"};

@@ -10,11 +10,6 @@ using Life = PodState::Life;
 constexpr std::chrono::seconds kTrustOwnPod{10};
 constexpr int64_t kGuardRetryFirstS = 30, kGuardRetryMaxS = 600;
 
-kube::Decoder& decoder() {
-  thread_local kube::Decoder d;
-  return d;
-}
-
 std::string generation_text(const kube::ObjectMeta& b) { return std::to_string(b.generation); }
 
 }  // namespace
@@ -89,20 +84,11 @@ Problem Pass::create_pod() {
   extras.active_deadline_seconds = spec_->active_deadline_seconds;
   const Json object = kubernetes::render_pod(planned()->plan, owner_of(b_), s_.options.render, extras);
   const std::string what = "create pod " + b_.ns + "/" + b_.name;
-  kube::Request post = request_of("POST", kube::collection_path(kube::kPods, b_.ns, {{"fieldManager", std::string(kube::kFieldManager)}}));
-  std::string body = object.dump(-1, ' ', false, Json::error_handler_t::replace);
-  kube::Answer a = send(std::move(post), &body);
-  const bool existed = a.is("AlreadyExists");
-  if (existed) a = s_.client.call(request_of("GET", kube::object_path(kube::kPods, b_.ns, b_.name)));
+  bool existed = false;
+  const kube::Answer a = post(kube::kPods, b_.name, object.dump(-1, ' ', false, Json::error_handler_t::replace), "application/json", &existed);
   if (!a.ok()) return classify(a, what, b_.ns);
   auto pod = std::make_shared<kube::PodObject>();
-  if (Status s = decoder().pod(a.body, pod.get()); !s) {
-    Problem p;
-    p.kind = Problem::Kind::kTransient;
-    p.status = s.with_context(what);
-    p.message = p.status.message();
-    return p;
-  }
+  if (Status s = decoder().pod(a.body, pod.get()); !s) return unreadable(s.with_context(what));
   if (ours(*pod) != Ours::kYes) return not_ours(kube::kPods, *pod);
   const bool again = !existed && old_status_.is_object() && old_status_.contains("pod") && m_.deleted_pod.empty() &&
                      old_status_.value("observedGeneration", Json()) == b_.generation;

@@ -87,4 +87,12 @@ Problem classify(const kube::Answer& a, const std::string& what, const std::stri
   return p;
 }
 
+Problem unreadable(const Status& status) {
+  Problem p;
+  p.kind = Problem::Kind::kTransient;
+  p.status = status;
+  p.message = status.message();
+  return p;
+}
+
 }  // namespace bottle::reconcile

@@ -1,6 +1,7 @@
 // The status of a Bottle: rendered from what was found. Written only when it says something new (reconciler.cc).
 #include <nlohmann/json.hpp>
 
+#include "base/rfc3339.h"
 #include "controller/reconcile/findings.h"
 
 namespace bottle::reconcile {
@@ -25,10 +26,10 @@ Json agent_status(const kube::ContainerState& c) {
   if (c.state == State::kTerminated) {
     if (!c.reason.empty()) a["reason"] = c.reason;
     a["exitCode"] = c.exit_code;
-    if (c.finished_at) a["finishedAt"] = kube::format_rfc3339(c.finished_at);
+    if (c.finished_at) a["finishedAt"] = format_rfc3339(c.finished_at);
   }
   a["restarts"] = c.restarts;
-  if (c.started_at) a["startedAt"] = kube::format_rfc3339(c.started_at);
+  if (c.started_at) a["startedAt"] = format_rfc3339(c.started_at);
   return a;
 }
 
@@ -47,7 +48,7 @@ Json render_status(const Findings& f, const Told& told, const Json& old, int64_t
     } else {
       entry = {{"type", c.type}, {"status", c.status}, {"reason", c.reason}, {"message", c.message}, {"observedGeneration", f.bottle->generation}};
       const bool same = before && before->value("status", Json()) == c.status && before->contains("lastTransitionTime");
-      entry["lastTransitionTime"] = same ? (*before)["lastTransitionTime"] : Json(kube::format_rfc3339(now));
+      entry["lastTransitionTime"] = same ? (*before)["lastTransitionTime"] : Json(format_rfc3339(now));
     }
     s["conditions"].push_back(std::move(entry));
   }

@@ -1,21 +1,15 @@
 #include "controller/reconcile/test_world.h"
 
-#include <openssl/evp.h>
 
 #include <sstream>
 
 #include "base/digest.h"
+#include "base/encoding.h"
+#include "base/rfc3339.h"
 #include "controller/kube/objects.h"
 
 namespace bottle::reconcile {
 namespace {
-
-std::string base64(const std::string& text) {
-  std::string out(4 * ((text.size() + 2) / 3) + 1, '\0');
-  out.resize(static_cast<size_t>(EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
-                                                 static_cast<int>(text.size()))));
-  return out;
-}
 
 template <class T>
 std::shared_ptr<const T> decode(const std::map<std::string, Json>& objects, const std::string& key, Status (kube::Decoder::*how)(std::string_view, T*)) {
@@ -82,9 +76,9 @@ kube::Answer World::serve(const kube::Request& request, const std::string& ns, c
     if (it != objects_.end()) return refuse(409, "AlreadyExists", plural + " \"" + name + "\" already exists");
     Json o = Json::parse(request.body);
     o["metadata"]["uid"] = "uid-" + std::to_string(++uid_);
-    o["metadata"]["creationTimestamp"] = kube::format_rfc3339(now_);
+    o["metadata"]["creationTimestamp"] = format_rfc3339(now_);
     const Json open = o.value("stringData", Json::object());
-    for (const auto& [k, v] : open.items()) o["data"][k] = base64(v);
+    for (const auto& [k, v] : open.items()) o["data"][k] = base64(v.get_ref<const std::string&>());
     o.erase("stringData");
     if (plural == "pods") o["status"] = {{"phase", "Pending"}};
     ok.code = 201;
@@ -102,7 +96,7 @@ kube::Answer World::serve(const kube::Request& request, const std::string& ns, c
     if (body["preconditions"]["uid"] != uid) return refuse(409, "Conflict", "the UID in the precondition does not match");
     if (plural == "pods" && graceful) {
       Json o = it->second;
-      o["metadata"]["deletionTimestamp"] = kube::format_rfc3339(now_ + 5);
+      o["metadata"]["deletionTimestamp"] = format_rfc3339(now_ + 5);
       touch(key, o);
     } else {
       objects_.erase(it);
@@ -117,7 +111,7 @@ kube::Answer World::serve(const kube::Request& request, const std::string& ns, c
     for (const auto& c : body["spec"]["ephemeralContainers"]) o["spec"]["ephemeralContainers"].push_back(c);
   } else {
     const Json open = body.value("stringData", Json::object());
-    for (const auto& [k, v] : open.items()) o["data"][k] = base64(v);
+    for (const auto& [k, v] : open.items()) o["data"][k] = base64(v.get_ref<const std::string&>());
     body.erase("stringData");
     o.merge_patch(body);
   }
@@ -159,7 +153,7 @@ void World::apply_bottle(const std::string& spec, const std::string& name) {
   Json o = objects_.count(key) ? objects_[key] : Json{{"apiVersion", "bot-bottle.dev/v1alpha1"}, {"kind", "Bottle"}};
   if (!o.contains("metadata"))
     o["metadata"] = {{"name", name}, {"namespace", "dev"}, {"uid", "uid-" + std::to_string(++uid_)}, {"generation", 0},
-                     {"creationTimestamp", kube::format_rfc3339(now_)}};
+                     {"creationTimestamp", format_rfc3339(now_)}};
   o["spec"] = Json::parse(spec);
   o["metadata"]["generation"] = o["metadata"]["generation"].get<int64_t>() + 1;
   touch(key, o);
@@ -171,7 +165,7 @@ void World::put(const std::string& key, Json object) {
   object["metadata"]["name"] = name;
   object["metadata"]["namespace"] = key.substr(0, key.find('/'));
   if (!object["metadata"].contains("uid")) object["metadata"]["uid"] = "uid-" + std::to_string(++uid_);
-  object["metadata"]["creationTimestamp"] = kube::format_rfc3339(now_);
+  object["metadata"]["creationTimestamp"] = format_rfc3339(now_);
   touch(key, object);
 }
 
@@ -197,7 +191,7 @@ void World::pod_status(Json status, const std::string& name) {
 }
 
 void World::run_pod(const std::string& name) {
-  const std::string at = kube::format_rfc3339(now_);
+  const std::string at = format_rfc3339(now_);
   pod_status({{"phase", "Running"},
               {"podIP", "10.1.2.3"},
               {"initContainerStatuses",
@@ -215,7 +209,7 @@ void World::guard_update_ends(int exit_code) {
   const std::string name = o["spec"]["ephemeralContainers"].back()["name"];
   o["status"]["ephemeralContainerStatuses"].push_back(
       {{"name", name}, {"ready", false}, {"restartCount", 0},
-       {"state", {{"terminated", {{"exitCode", exit_code}, {"reason", exit_code ? "Error" : "Completed"}, {"finishedAt", kube::format_rfc3339(now_)}}}}}});
+       {"state", {{"terminated", {{"exitCode", exit_code}, {"reason", exit_code ? "Error" : "Completed"}, {"finishedAt", format_rfc3339(now_)}}}}}});
   touch("dev/pods/hello", o);
 }
 

@@ -9,11 +9,6 @@ namespace {
 
 constexpr std::chrono::seconds kTrustOwnWrite{10};  // a cache that is later than this is not what we wait for
 
-kube::Decoder& decoder() {
-  thread_local kube::Decoder d;
-  return d;
-}
-
 kube::Query manager() { return {{"fieldManager", std::string(kube::kFieldManager)}}; }
 
 }  // namespace
@@ -55,28 +50,29 @@ kube::Answer Pass::send(kube::Request request, std::string* body) {
   return a;
 }
 
-Problem Pass::create(const kube::Resource& r, const std::string& name, std::string body, Written* out, bool* existed) {
-  *existed = false;
+kube::Decoder& Pass::decoder() {
+  thread_local kube::Decoder d;
+  return d;
+}
+
+kube::Answer Pass::post(const kube::Resource& r, const std::string& name, std::string body, std::string_view accept, bool* existed) {
   kube::Request post = request_of("POST", kube::collection_path(r, b_.ns, manager()));
-  // Of what was made, the metadata is enough; and a key does not come back.
-  post.accept = kube::kMetadataOnly;
-  const std::string what = "create " + std::string(r.kind) + " " + b_.ns + "/" + name;
+  post.accept = accept;
   kube::Answer a = send(std::move(post), &body);
-  if (a.is("AlreadyExists")) {
-    *existed = true;
-    kube::Request get = request_of("GET", kube::object_path(r, b_.ns, name));
-    get.accept = kube::kMetadataOnly;
-    a = s_.client.call(get);
-  }
+  *existed = a.is("AlreadyExists");
+  if (!*existed) return a;
+  kube::Request get = request_of("GET", kube::object_path(r, b_.ns, name));
+  get.accept = accept;
+  return s_.client.call(get);
+}
+
+Problem Pass::create(const kube::Resource& r, const std::string& name, std::string body, Written* out, bool* existed) {
+  const std::string what = "create " + std::string(r.kind) + " " + b_.ns + "/" + name;
+  // Of what was made, the metadata is enough; and a key does not come back.
+  const kube::Answer a = post(r, name, std::move(body), kube::kMetadataOnly, existed);
   if (!a.ok()) return classify(a, what, b_.ns);
   auto meta = std::make_shared<kube::MetaObject>();
-  if (Status s = decoder().meta(a.body, meta.get()); !s) {
-    Problem p;
-    p.kind = Problem::Kind::kTransient;
-    p.status = s.with_context(what);
-    p.message = p.status.message();
-    return p;
-  }
+  if (Status s = decoder().meta(a.body, meta.get()); !s) return unreadable(s.with_context(what));
   if (ours(*meta) != Ours::kYes) return not_ours(r, *meta);
   *out = {std::move(meta), monotonic()};
   return {};

@@ -24,6 +24,7 @@
 
 #include "backends/kubernetes/egress_status.h"
 #include "backends/kubernetes/render.h"
+#include "base/rfc3339.h"
 #include "controller/bottle/parse.h"
 #include "controller/kube/client.h"
 #include "controller/kube/objects.h"
@@ -127,7 +128,7 @@ double raw_loop(kube::Client& c, const std::string& ns, int n, int threads, int*
     require(c.call(post(kube::kPods, ns, kubernetes::render_pod(*p, owner, {}, {ca->fingerprint, "none", 0}))), "create pod");
     const json status = {{"apiVersion", "bot-bottle.dev/v1alpha1"}, {"kind", "Bottle"}, {"metadata", {{"name", name}}},
                          {"status", {{"observedGeneration", 1}, {"conditions", json::array({{{"type", "Ready"}, {"status", "False"}, {"reason", "Starting"},
-                                                                                          {"message", ""}, {"lastTransitionTime", kube::format_rfc3339(std::time(nullptr))}}})}}}};
+                                                                                          {"message", ""}, {"lastTransitionTime", format_rfc3339(std::time(nullptr))}}})}}}};
     require(c.call({.method = "PATCH", .path = kube::object_path(kube::kBottles, ns, name, "status", {{"fieldManager", "bottle-bench"}, {"force", "true"}}),
                     .body = status.dump(), .content_type = std::string(kube::kApply)}), "write status");
   });

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <thread>
 
+#include "base/encoding.h"
+#include "base/rfc3339.h"
 #include "controller/kube/resource.h"
 #include "tests/integration/plane.h"
 
@@ -18,24 +20,11 @@ constexpr const char* kNode = "played";
 constexpr int kEgressPort = 9091;
 const std::string kAllPods = "/api/v1/pods?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dbottle-controller";
 
-std::string decode_base64(const std::string& text) {
-  std::string out(text.size(), '\0');
-  const int n = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
-  out.resize(n < 0 ? 0 : static_cast<size_t>(n) - (text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0));
-  return out;
-}
-
 std::string hmac_hex(const std::string& key, const std::string& text) {
   unsigned char mac[EVP_MAX_MD_SIZE];
   unsigned size = 0;
   HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), reinterpret_cast<const unsigned char*>(text.data()), text.size(), mac, &size);
-  std::string out;
-  for (unsigned i = 0; i < size; ++i) {
-    char digits[3];
-    std::snprintf(digits, sizeof digits, "%02x", mac[i]);
-    out += digits;
-  }
-  return out;
+  return hex({reinterpret_cast<const char*>(mac), size});
 }
 
 Json container(const std::string& name, const Json& state, bool ready) {
@@ -64,12 +53,7 @@ struct Node::Impl {
   }
 
   Json node_status() const {
-    char now[40];
-    const time_t t = ::time(nullptr);
-    tm parts{};
-    ::gmtime_r(&t, &parts);
-    std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &parts);
-    return {{"conditions", Json::array({{{"type", "Ready"}, {"status", "True"}, {"reason", "Played"}, {"lastHeartbeatTime", now}}})}};
+    return {{"conditions", Json::array({{{"type", "Ready"}, {"status", "True"}, {"reason", "Played"}, {"lastHeartbeatTime", format_rfc3339(std::time(nullptr))}}})}};
   }
 
   void tend(const Json& pod) {
@@ -144,7 +128,7 @@ struct Node::Impl {
     }
     const std::string nonce = q.get_param_value("nonce"), hash = Json::parse(object.body)["metadata"]["annotations"].value("bot-bottle.dev/policy-hash", "");
     const std::string body = Json{{"nonce", nonce}, {"policyHash", hash}, {"ready", true}, {"error", ""}, {"tokens", Json::object()}}.dump();
-    a.set_header("Bottle-Mac", hmac_hex(decode_base64(Json::parse(secret.body)["data"]["status.key"]), nonce + "\n" + body));
+    a.set_header("Bottle-Mac", hmac_hex(decode_base64(Json::parse(secret.body)["data"]["status.key"].get<std::string>()).value_or(""), nonce + "\n" + body));
     a.set_content(body, "application/json");
   }
 };
