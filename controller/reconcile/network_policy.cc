@@ -4,18 +4,9 @@
 namespace bottle::reconcile {
 
 Problem Pass::ensure_network_policy() {
-  Meta existing = latest(snap_.network_policy, &m_.network_policy);
-  if (existing && ours(*existing) != Ours::kYes) return not_ours(kube::kNetworkPolicies, *existing);
-  if (existing && existing->annotation(kubernetes::kContentHash) == spec_->network_policy_content) return {};
-  const Json object = kubernetes::render_network_policy(planned()->plan, owner_of(b_));
-  if (!existing) {
-    bool existed = false;
-    if (Problem p = create(kube::kNetworkPolicies, kubernetes::network_policy_name(b_.name), object.dump(), &m_.network_policy, &existed); !p.none())
-      return p;
-    if (!existed || m_.network_policy.meta->annotation(kubernetes::kContentHash) == spec_->network_policy_content) return {};
-    existing = m_.network_policy.meta;
-  }
-  return apply(kube::kNetworkPolicies, *existing, object, &m_.network_policy);
+  bool rewritten = false;
+  return ensure(kube::kNetworkPolicies, kubernetes::network_policy_name(b_.name), snap_.network_policy, &m_.network_policy, spec_->network_policy_content,
+                kubernetes::render_network_policy, &rewritten);
 }
 
 // NetworkPolicies add up: one that selects the pod and allows egress widens what ours closes. The guard does not care, a person may.

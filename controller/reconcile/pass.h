@@ -66,12 +66,16 @@ class Pass {
   Meta latest(const Meta& cached, Written* written);
   // POST; of an object that is there already, its metadata. On success `*out` is ours.
   Problem create(const kube::Resource& resource, const std::string& name, std::string body, Written* out, bool* existed);
+  // The child with the content that is wanted: made, or written again when its hash differs; then `*rewritten` is set.
+  Problem ensure(const kube::Resource& resource, const std::string& name, const Meta& cached, Written* written, const std::string& content,
+                 Json (*render)(const BottlePlan&, const kubernetes::Owner&), bool* rewritten);
   Problem apply(const kube::Resource& resource, const kube::ObjectMeta& existing, Json object, Written* out);
   Problem remove(const kube::Resource& resource, const std::string& name, const std::string& uid);
   kube::Answer send(kube::Request request, std::string* body);  // `body` is wiped
   // Creates; what has the name already is read back instead. `accept`: in which form the answer comes.
   kube::Answer post(const kube::Resource& resource, const std::string& name, std::string body, std::string_view accept, bool* existed);
   static kube::Decoder& decoder();  // this thread's
+  Status take_pod(std::string_view json);  // what a write gave back is the pod from now on
 
   Problem ensure_policy();               // policy.cc
   void push_policy();

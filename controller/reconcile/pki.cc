@@ -56,19 +56,12 @@ Problem Pass::ensure_egress_ca() {
   bool renewal = false;
   if (existing && usable(*existing, &renewal)) return {};
 
-  auto fail = [](const Status& s) {
-    Problem p;
-    p.kind = Problem::Kind::kTransient;
-    p.status = s;
-    p.message = s.message();
-    return p;
-  };
   auto key = s_.keys.take(spec_->key_type);
-  if (!key) return fail(key.status());
+  if (!key) return transient(key.status());
   auto ca = pki::make_egress_ca(std::move(*key), now());
-  if (!ca) return fail(ca.status());
+  if (!ca) return transient(ca.status());
   auto status_key = kubernetes::make_status_key();
-  if (!status_key) return fail(status_key.status());
+  if (!status_key) return transient(status_key.status());
   Json object = kubernetes::render_egress_ca(*ca, *status_key, owner_of(b_));
   annotate(object, kKeyType, key_type_name(spec_->key_type));
   Problem p;

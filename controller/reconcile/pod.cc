@@ -77,6 +77,14 @@ Problem Pass::ensure_pod() {
   return {};
 }
 
+Status Pass::take_pod(std::string_view json) {
+  auto pod = std::make_shared<kube::PodObject>();
+  if (Status s = decoder().pod(json, pod.get()); !s) return s;
+  m_.pod = pod_ = f_.pod = std::move(pod);
+  m_.pod_at = monotonic();
+  return Status::ok();
+}
+
 Problem Pass::create_pod() {
   kubernetes::PodExtras extras;
   extras.ca_fingerprint = f_.ca_fingerprint;
@@ -88,7 +96,7 @@ Problem Pass::create_pod() {
   const kube::Answer a = post(kube::kPods, b_.name, object.dump(-1, ' ', false, Json::error_handler_t::replace), "application/json", &existed);
   if (!a.ok()) return classify(a, what, b_.ns);
   auto pod = std::make_shared<kube::PodObject>();
-  if (Status s = decoder().pod(a.body, pod.get()); !s) return unreadable(s.with_context(what));
+  if (Status s = decoder().pod(a.body, pod.get()); !s) return transient(s.with_context(what));
   if (ours(*pod) != Ours::kYes) return not_ours(kube::kPods, *pod);
   const bool again = !existed && old_status_.is_object() && old_status_.contains("pod") && m_.deleted_pod.empty() &&
                      old_status_.value("observedGeneration", Json()) == b_.generation;
@@ -129,11 +137,7 @@ Problem Pass::patch_pod() {
   const kube::Answer a = send(std::move(request), &body);
   if (a.is("NotFound")) return {};  // gone: the cache will say so
   if (!a.ok()) return classify(a, "annotate pod " + b_.ns + "/" + pod_->name, b_.ns);
-  auto pod = std::make_shared<kube::PodObject>();
-  if (decoder().pod(a.body, pod.get())) {
-    m_.pod = pod_ = f_.pod = pod;
-    m_.pod_at = monotonic();
-  }
+  (void)take_pod(a.body);  // else the cache brings it
   return {};
 }
 

@@ -13,18 +13,12 @@ constexpr int64_t kGuardRetryS = 15;
 }  // namespace
 
 Problem Pass::ensure_policy() {
-  Meta existing = latest(snap_.policy, &m_.policy);
-  if (existing && ours(*existing) != Ours::kYes) return not_ours(kube::kConfigMaps, *existing);
-  if (existing && existing->annotation(kubernetes::kContentHash) == spec_->policy_content) return {};
-  const Json object = kubernetes::render_policy(planned()->plan, owner_of(b_));
-  if (!existing) {
-    bool existed = false;
-    if (Problem p = create(kube::kConfigMaps, kubernetes::policy_name(b_.name), object.dump(), &m_.policy, &existed); !p.none()) return p;
-    if (!existed || m_.policy.meta->annotation(kubernetes::kContentHash) == spec_->policy_content) return {};
-    existing = m_.policy.meta;
-  }
-  if (Problem p = apply(kube::kConfigMaps, *existing, object, &m_.policy); !p.none()) return p;
-  if (pod_ && f_.state.life == PodState::Life::kRunning) {
+  bool rewritten = false;
+  if (Problem p = ensure(kube::kConfigMaps, kubernetes::policy_name(b_.name), snap_.policy, &m_.policy, spec_->policy_content, kubernetes::render_policy,
+                         &rewritten);
+      !p.none())
+    return p;
+  if (rewritten && pod_ && f_.state.life == PodState::Life::kRunning) {
     m_.push_started = monotonic();
     m_.policy_changed = true;
     say(Events::Type::kNormal, "PolicyChanged", "UpdatePolicy", "the policy is now " + spec_->policy_hash + "; egress takes it without a restart");
@@ -90,12 +84,7 @@ void Pass::update_guard() {
     settle(classify(a, "load guard rules into pod " + b_.ns + "/" + pod_->name, b_.ns));
     return;
   }
-  thread_local kube::Decoder decoder;
-  auto pod = std::make_shared<kube::PodObject>();
-  if (decoder.pod(a.body, pod.get())) {
-    m_.pod = pod_ = f_.pod = pod;
-    m_.pod_at = monotonic();
-  }
+  (void)take_pod(a.body);  // else the cache brings it
 }
 
 }  // namespace bottle::reconcile

@@ -87,7 +87,7 @@ Problem classify(const kube::Answer& a, const std::string& what, const std::stri
   return p;
 }
 
-Problem unreadable(const Status& status) {
+Problem transient(const Status& status) {
   Problem p;
   p.kind = Problem::Kind::kTransient;
   p.status = status;

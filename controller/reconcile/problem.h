@@ -35,8 +35,8 @@ struct Problem {
 
 // Of an answer that is not ok(). `what`: "create pod dev/hello".
 Problem classify(const kube::Answer& answer, const std::string& what, const std::string& ns);
-// An answer that went through and cannot be read.
-Problem unreadable(const Status& status);
+// Something of our own that failed, or an answer that cannot be read: tried again.
+Problem transient(const Status& status);
 
 }  // namespace bottle::reconcile
 

@@ -101,9 +101,8 @@ void Pass::write_status() {
     if (out_.status) out_.status = p.status ? a.status("write the status of bottle " + b_.ns + "/" + b_.name) : p.status;
     return;
   }
-  thread_local kube::Decoder decoder;
   kube::MetaObject meta;
-  if (decoder.meta(a.body, &meta)) m_.status_rv = meta.resource_version;
+  if (decoder().meta(a.body, &meta)) m_.status_rv = meta.resource_version;
   m_.status_json = status.dump();
   m_.passing_since.reset();
   if (told.passing) m_.passing_since = monotonic();

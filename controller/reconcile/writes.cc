@@ -72,9 +72,27 @@ Problem Pass::create(const kube::Resource& r, const std::string& name, std::stri
   const kube::Answer a = post(r, name, std::move(body), kube::kMetadataOnly, existed);
   if (!a.ok()) return classify(a, what, b_.ns);
   auto meta = std::make_shared<kube::MetaObject>();
-  if (Status s = decoder().meta(a.body, meta.get()); !s) return unreadable(s.with_context(what));
+  if (Status s = decoder().meta(a.body, meta.get()); !s) return transient(s.with_context(what));
   if (ours(*meta) != Ours::kYes) return not_ours(r, *meta);
   *out = {std::move(meta), monotonic()};
+  return {};
+}
+
+Problem Pass::ensure(const kube::Resource& r, const std::string& name, const Meta& cached, Written* written, const std::string& content,
+                     Json (*render)(const BottlePlan&, const kubernetes::Owner&), bool* rewritten) {
+  *rewritten = false;
+  Meta existing = latest(cached, written);
+  if (existing && ours(*existing) != Ours::kYes) return not_ours(r, *existing);
+  if (existing && existing->annotation(kubernetes::kContentHash) == content) return {};
+  const Json object = render(planned()->plan, owner_of(b_));
+  if (!existing) {
+    bool existed = false;
+    if (Problem p = create(r, name, object.dump(), written, &existed); !p.none()) return p;
+    if (!existed || written->meta->annotation(kubernetes::kContentHash) == content) return {};
+    existing = written->meta;
+  }
+  if (Problem p = apply(r, *existing, object, written); !p.none()) return p;
+  *rewritten = true;
   return {};
 }
 
